@@ -1,0 +1,5 @@
+"""``python -m petgan``."""
+
+from petgan.cli import main
+
+raise SystemExit(main())

@@ -1,0 +1,81 @@
+"""The command line: one module a command, imported only when it is called.
+
+A command's module has a docstring (its help, with an example), ``add_arguments(parser)`` and
+``run(args)``, which returns nothing or an exit code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import importlib
+import logging
+import os
+import sys
+from collections.abc import Sequence
+
+from petgan import __version__
+from petgan.errors import EXIT_FAILURE, PetganError
+
+# Name: (module, one line of help), in the order in which a study uses them.
+COMMANDS = {
+    "demo": ("demo", "the whole road on synthetic patients, in a few minutes"),
+    "doctor": ("doctor", "what this machine can and cannot do, and what to install"),
+    "phantom": ("phantom", "make synthetic patients as DICOM, GIF and PNG files"),
+    "ingest": ("ingest", "turn image files into a dataset"),
+    "dataset": ("dataset", "look at a dataset, or check it"),
+    "grid": ("grid", "list the points of a grid file and their state"),
+    "submit": ("submit", "train the points of a grid"),
+    "status": ("status", "how far the runs of an experiment are"),
+    "logs": ("logs", "print the log of a run"),
+    "retry": ("retry", "start the failed runs of an experiment again"),
+    "cancel": ("cancel", "stop the runs of an experiment"),
+    "run": ("run", "train one point in the foreground"),
+    "evaluate": ("evaluate", "score the finished runs of an experiment"),
+    "report": ("report", "write the tables, plots and page of an experiment"),
+    "transfer": ("transfer", "train on, from the best point of another experiment"),
+    "synthesize": ("synthesize", "make a synthetic dataset from a finished run"),
+}
+
+_WIDTH = max(map(len, COMMANDS))
+_LIST = "\n".join(f"  {name:<{_WIDTH}}  {line}" for name, (_, line) in COMMANDS.items())
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code: 0, 1 for a failure, 2 for the user's mistake."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    top = argparse.ArgumentParser(
+        prog="petgan",
+        usage="petgan COMMAND ...",
+        description="Synthetic breast images from few real ones, at the scale of a cluster.",
+        epilog=f"commands:\n{_LIST}\n\n'petgan COMMAND --help' explains one, with an example.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"petgan {__version__}")
+    top.add_argument("command", choices=COMMANDS, metavar="COMMAND", help=argparse.SUPPRESS)
+    if not argv:
+        top.print_help()
+        return 2
+    name = top.parse_args(argv[:1]).command
+    module = importlib.import_module(f"petgan.cli.{COMMANDS[name][0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"petgan {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    args = parser.parse_args(argv[1:])
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        return module.run(args) or 0
+    except PetganError as error:
+        print(f"petgan {name}: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print(f"\npetgan {name}: stopped", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe has gone (| head): not a failure of ours.
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE

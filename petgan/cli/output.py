@@ -1,0 +1,72 @@
+"""What the commands share to speak with the user: tables, progress and JSON."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+def print_json(value: Any) -> None:
+    """Print `value` as JSON on standard output."""
+    print(json.dumps(value, indent=1, ensure_ascii=False))
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
+    """A rich table of text cells."""
+    out = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        out.add_row(*("" if cell is None else str(cell) for cell in row))
+    return out
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table on standard output; never cut into a pipe."""
+    width = None if sys.stdout.isatty() else 200
+    Console(width=width).print(table(columns, rows))
+
+
+@contextmanager
+def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Show ``done / total`` with speed and time left, on standard error.
+
+    Yields a function of (done, total). Where standard error is no terminal, it prints a line now and
+    then instead, so that a log file stays readable.
+    """
+    if not sys.stderr.isatty():
+        yield _log_lines(what, unit)
+        return
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[speed]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as progress:
+        task = progress.add_task(what, total=None, speed="")
+
+        def show(done: int, total: int) -> None:
+            speed = progress.tasks[0].speed
+            progress.update(task, completed=done, total=total, speed=f"{speed:.1f} {unit}/s" if speed else "")
+
+        yield show
+
+
+def _log_lines(what: str, unit: str) -> Callable[[int, int], None]:
+    shown = -1
+
+    def show(done: int, total: int) -> None:
+        nonlocal shown
+        tenth = 10 * done // total if total else 10
+        if tenth > shown:
+            shown = tenth
+            print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+
+    return show

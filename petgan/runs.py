@@ -1,0 +1,337 @@
+"""Where everything of a run and of an experiment lies, and how it is written without halves.
+
+Every file name of petgan's folders is given here and nowhere else. Files are written to a temporary
+name beside their place, flushed to the disk and renamed, so that a reader sees the old content or the
+new one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from petgan.config import RunConfig, validated
+from petgan.errors import DiskError, InputError
+
+HEARTBEAT_SECONDS = 10.0
+LOST_AFTER_SECONDS = 60.0
+
+#: The states of a run. "new" is a run without a status file, "lost" one whose heartbeat stopped.
+STATES = ("new", "queued", "running", "done", "failed", "interrupted", "cancelled", "lost")
+UNFINISHED = ("queued", "running")
+
+
+@contextlib.contextmanager
+def atomic_path(path: Path | str) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it is flushed and renamed to `path`.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full, over quota, or not writable. Nothing is left behind then.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        if _disk_problem(error):
+            raise DiskError(
+                f"cannot write {path}: {_disk_problem(error)}",
+                hint="what was there before is unchanged; make room or choose another folder, "
+                "then give the same command again",
+            ) from error
+        raise
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+def _disk_problem(error: OSError) -> str | None:
+    # h5py raises OSError without errno; HDF5 puts the number into the text.
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        if error.errno == number or f"errno = {number}," in str(error):
+            return os.strerror(number)
+    return None
+
+
+def write_text(path: Path | str, text: str) -> None:
+    """Write a whole text file, UTF-8, atomically."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write a value as indented JSON, atomically."""
+    write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path | str) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If it is missing or not JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"there is no file {path}") from None
+    except (ValueError, OSError) as error:
+        raise InputError(f"cannot read {path}: {error}") from None
+
+
+def file_digest(path: Path | str) -> str:
+    """SHA-256 of a file's bytes, hexadecimal."""
+    total = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            total.update(block)
+    return total.hexdigest()
+
+
+@dataclass
+class Status:
+    """What is known of a run while it is under way; saved as ``status.json``.
+
+    Parameters
+    ----------
+    state : str
+        One of `STATES`.
+    step, steps : int
+        Generator updates done and asked for.
+    steps_per_second : float, optional
+        Over the last progress report.
+    busy_seconds : float
+        Time spent training, over all its processes.
+    last : dict
+        The last logged metrics, by name.
+    error : str, optional
+        One sentence on why it failed.
+    started, updated : float, optional
+        Seconds since the epoch.
+    host, pid : optional
+        The process that trains.
+    """
+
+    state: str = "new"
+    step: int = 0
+    steps: int = 0
+    steps_per_second: float | None = None
+    busy_seconds: float = 0.0
+    last: dict[str, float] = field(default_factory=dict)
+    error: str | None = None
+    started: float | None = None
+    updated: float | None = None
+    host: str | None = None
+    pid: int | None = None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """The folder of one run."""
+
+    path: Path
+
+    @property
+    def config_file(self) -> Path:
+        return self.path / "config.json"
+
+    @property
+    def status_file(self) -> Path:
+        return self.path / "status.json"
+
+    @property
+    def heartbeat_file(self) -> Path:
+        return self.path / "heartbeat"
+
+    @property
+    def lineage_file(self) -> Path:
+        return self.path / "lineage.json"
+
+    @property
+    def metrics_file(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def evaluation_file(self) -> Path:
+        return self.path / "evaluation.json"
+
+    @property
+    def log_file(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def generator_file(self) -> Path:
+        """The averaged generator as a plain Keras file, written when the run is done."""
+        return self.path / "generator.keras"
+
+    @property
+    def tensorboard(self) -> Path:
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        return self.path / "samples"
+
+    @property
+    def best_checkpoint(self) -> Path:
+        return self.checkpoints / "best.h5"
+
+    def checkpoint_file(self, step: int) -> Path:
+        return self.checkpoints / f"step-{step:08d}.h5"
+
+    def sample_file(self, step: int) -> Path:
+        return self.samples / f"step-{step:08d}.png"
+
+    def last_checkpoints(self) -> list[Path]:
+        """Checkpoints by step, the newest first; the best one is not among them."""
+        return sorted(self.checkpoints.glob("step-*.h5"), reverse=True)
+
+    def config(self) -> RunConfig:
+        """Read ``config.json``.
+
+        Raises
+        ------
+        InputError, ConfigError
+            If there is none, or it is not of this version.
+        """
+        if not self.config_file.is_file():
+            raise InputError(f"{self.path} is not a run folder: it has no config.json")
+        config: RunConfig = validated(RunConfig, read_json(self.config_file))
+        return config
+
+    def write_config(self, config: RunConfig) -> None:
+        write_json(self.config_file, config.model_dump(mode="json"))
+
+    def status(self) -> Status:
+        """Read ``status.json``; a run whose process has gone without a word is "lost"."""
+        try:
+            values = json.loads(self.status_file.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return Status()
+        known = {f.name for f in fields(Status)}
+        status = Status(**{k: v for k, v in values.items() if k in known})
+        if status.state == "running" and not self._alive(status):
+            status.state = "lost"
+        return status
+
+    def write_status(self, status: Status) -> None:
+        status.updated = time.time()
+        write_json(self.status_file, asdict(status))
+
+    def update_status(self, **changes: Any) -> Status:
+        """Change some fields of the status on disk."""
+        status = self.status()
+        for key, value in changes.items():
+            setattr(status, key, value)
+        self.write_status(status)
+        return status
+
+    def beat(self) -> None:
+        """Say that the run's process is alive: the file's own time counts, so clocks agree."""
+        self.heartbeat_file.touch()
+
+    def _alive(self, status: Status) -> bool:
+        if status.pid is not None and status.host == socket.gethostname():
+            return process_exists(status.pid)
+        try:
+            return time.time() - self.heartbeat_file.stat().st_mtime < LOST_AFTER_SECONDS
+        except FileNotFoundError:
+            return False
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The logged steps, in order; a torn last line is left out."""
+        if not self.metrics_file.is_file():
+            return []
+        lines = self.metrics_file.read_text(encoding="utf-8").split("\n")
+        return [json.loads(line) for line in lines[:-1] if line]
+
+    def evaluation(self) -> dict[str, Any] | None:
+        """The content of ``evaluation.json``, or None while there is none."""
+        return read_json(self.evaluation_file) if self.evaluation_file.is_file() else None
+
+
+def process_exists(pid: int) -> bool:
+    """Whether a process of this machine lives (a zombie does not)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+@dataclass(frozen=True)
+class ExperimentFolder:
+    """The folder of one submitted grid.
+
+    ``experiment.json`` holds the resolved grid: ``name``, ``dataset`` (path, digest, ...), ``points``
+    (run id, the sweeps that each belongs to and its configuration), ``tables``, ``published``.
+    """
+
+    path: Path
+
+    @property
+    def grid_file(self) -> Path:
+        return self.path / "grid.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        return self.path / "experiment.json"
+
+    @property
+    def code(self) -> Path:
+        return self.path / "code"
+
+    @property
+    def runs(self) -> Path:
+        return self.path / "runs"
+
+    @property
+    def submissions(self) -> Path:
+        return self.path / "submissions"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report"
+
+    def record(self) -> Mapping[str, Any]:
+        """Read ``experiment.json``.
+
+        Raises
+        ------
+        InputError
+            If the folder is not an experiment.
+        """
+        if not self.record_file.is_file():
+            raise InputError(
+                f"{self.path} is not an experiment: it has no experiment.json",
+                hint="make one with 'petgan submit GRID'",
+            )
+        record: Mapping[str, Any] = read_json(self.record_file)
+        return record
+
+    def run(self, run_id: str) -> RunFolder:
+        return RunFolder(self.runs / run_id)
+
+    def run_folders(self) -> list[RunFolder]:
+        """The folders of the experiment's points, in the grid's order."""
+        return [self.run(point["run_id"]) for point in self.record()["points"]]
