@@ -4,7 +4,7 @@ Nobody is in them. The same options and seed give the same bytes, whatever the n
 
 Example:
   petgan phantom data/phantom --modality pet --patients 24 --slices 8 --seed 1
-  petgan ingest data/phantom/pet --help
+  petgan phantom data/phantom --recon mlem --workers 4 --dry-run
 """
 
 from __future__ import annotations
@@ -51,4 +51,4 @@ def run(args: argparse.Namespace) -> None:
         return
     with progress_bar("phantom", "files") as progress:
         files = phantom.make_phantom(**options, progress=progress)
-    print(f"wrote {files} files of {args.patients} patients to {args.out}")
+    print(f"wrote {files} files to {args.out}")

@@ -9,8 +9,10 @@ same ones give the same bytes, whatever the number of workers.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,7 +22,7 @@ from pydantic import Field
 
 from petgan import __version__
 from petgan.config import Frozen, Positive, validated
-from petgan.errors import ConfigError, InputError
+from petgan.errors import ConfigError, InputError, PetganError
 from petgan.phantom import dicom, mammogram, pet
 from petgan.runs import read_json, write_json
 
@@ -160,8 +162,9 @@ def count_files(parameters: Parameters) -> dict[str, int]:
 
 def _refuse_other_files(out: Path, parameters: Parameters) -> None:
     hint = "choose another folder, or delete this one first"
-    if out.exists() and not out.is_dir():
-        raise ConfigError(f"{out} is a file, not a folder to write to", hint="choose another name")
+    for folder in (out, *out.parents):
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"{folder} is a file, not a folder to write to", hint="choose another folder")
     if (out / RECORD).is_file():
         try:
             record = read_json(out / RECORD)
@@ -185,11 +188,22 @@ def _write_all(out: Path, parameters: Parameters, workers: int) -> Iterator[int]
             yield _write_patient(out, parameters, patient)
         return
     # Fresh processes: a forked one could inherit the threads' locks of whoever called.
-    with ProcessPoolExecutor(min(workers, parameters.patients), mp_context=get_context("spawn")) as pool:
+    # Ctrl-C is for the caller; they finish the patient they are at.
+    with ProcessPoolExecutor(
+        min(workers, parameters.patients),
+        mp_context=get_context("spawn"),
+        initializer=signal.signal,
+        initargs=(signal.SIGINT, signal.SIG_IGN),
+    ) as pool:
         jobs = [pool.submit(_write_patient, out, parameters, n) for n in range(parameters.patients)]
         try:
             for job in as_completed(jobs):
                 yield job.result()
+        except BrokenProcessPool:
+            raise PetganError(
+                "a worker process was killed, perhaps for want of memory",
+                hint="give the same command again, with fewer workers",
+            ) from None
         finally:
             pool.shutdown(cancel_futures=True)
 
