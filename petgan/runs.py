@@ -313,6 +313,9 @@ class ExperimentFolder:
     def report(self) -> Path:
         return self.path / "report"
 
+    def submission_file(self, name: str) -> Path:
+        return self.submissions / f"{name}.json"
+
     def record(self) -> Mapping[str, Any]:
         """Read ``experiment.json``.
 
