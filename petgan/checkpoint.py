@@ -1,0 +1,334 @@
+"""Checkpoints: everything that a run needs to go on, in one HDF5 file that any tool opens.
+
+Layout (schema 1)
+-----------------
+``generator``, ``discriminator``, ``ema_generator``, ``generator_optimizer``, ``discriminator_optimizer``
+    one dataset a variable, named by its position and name, in Keras' order
+attributes
+    ``schema_version``, ``run_id``, ``step`` (updates done), ``dataset_digest``, ``point`` (JSON; the
+    random state is its seed and the step), ``digest`` (SHA-256 over all of it)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import keras
+import numpy as np
+
+from petgan.config import Point, resolve_point
+from petgan.errors import CheckpointError, ConfigError
+from petgan.models import build
+from petgan.presets import PRESETS
+from petgan.runs import atomic_path, file_digest
+from petgan.steps import Networks
+
+SCHEMA_VERSION = 1
+IMAGE_SIZES = (224, 256, 112, 128, 56, 64, 28, 32)  # tried when a file does not say
+GROUPS = ("generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer")
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a checkpoint says of itself."""
+
+    run_id: str
+    step: int
+    dataset_digest: str
+    point: Point
+    digest: str
+
+
+def write_checkpoint(
+    path: Path, networks: Networks, *, run_id: str, step: int, dataset_digest: str, point: Point
+) -> None:
+    """Write a checkpoint atomically.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full: nothing is left behind, and older checkpoints stay.
+    """
+    arrays = {name: _named_arrays(_variables(getattr(networks, name))) for name in GROUPS}
+    attributes = {
+        "schema_version": SCHEMA_VERSION,
+        "run_id": run_id,
+        "step": step,
+        "dataset_digest": dataset_digest,
+        "point": point.model_dump_json(),
+    }
+    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+        for group, members in arrays.items():
+            for name, array in members.items():
+                file.create_dataset(f"{group}/{name}", data=array)
+        file.attrs.update({**attributes, "digest": _digest(arrays, attributes)})
+
+
+def read_checkpoint(path: Path, networks: Networks) -> Header:
+    """Load all variables of a checkpoint into `networks`.
+
+    Raises
+    ------
+    CheckpointError
+        If it is damaged, or of another network: nothing has been loaded then.
+    """
+    header, arrays = _read(path)
+    for name in GROUPS:
+        _check_shapes(path, name, _variables(getattr(networks, name)), list(arrays[name].values()))
+    for name in GROUPS:
+        _assign(_variables(getattr(networks, name)), arrays[name])
+    return header
+
+
+def read_newest(candidates: list[Path], networks: Networks) -> Header | None:
+    """Load the first of `candidates` that is whole; None without candidates.
+
+    Raises
+    ------
+    CheckpointError
+        If none is whole, or the first whole one is of another network.
+    """
+    for position, path in enumerate(candidates):
+        try:
+            _read(path)
+        except CheckpointError as error:
+            if position == len(candidates) - 1:
+                raise
+            logger.warning("%s; going back to %s", error, candidates[position + 1].name)
+            continue
+        return read_checkpoint(path, networks)
+    return None
+
+
+def read_header(path: Path) -> Header:
+    """Read and verify a checkpoint, and return what it says of itself."""
+    return _read(path)[0]
+
+
+def read_generator(path: Path | str) -> tuple[keras.Model, Header | None]:
+    """Read the averaged generator of a checkpoint, or a generator that the study published.
+
+    Returns
+    -------
+    keras.Model
+        Ready for inference.
+    Header or None
+        None for a published file, which does not say where it comes from.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is neither.
+    """
+    path = Path(path)
+    if not _is_checkpoint(path):
+        return read_published_generator(path)[0], None
+    header, arrays = _read(path)
+    generator, _ = _build(header.point)
+    _check_shapes(path, "ema_generator", generator.weights, list(arrays["ema_generator"].values()))
+    _assign(generator.weights, arrays["ema_generator"])
+    return generator, header
+
+
+def start_from(path: Path | str, digest: str | None, networks: Networks) -> None:
+    """Start `networks` from another run's weights; optimizers stay fresh.
+
+    The generator and its average start from the other's average, the discriminator from its
+    discriminator. A generator that the study published starts the generator alone.
+
+    Raises
+    ------
+    CheckpointError
+        If the file is missing, has changed since the run was made, or is of another network.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise CheckpointError(f"there is no checkpoint {path} to start from")
+    if digest is not None and file_digest(path) != digest:
+        raise CheckpointError(
+            f"{path} has changed since this run was made", hint="make the transfer again, from what it is now"
+        )
+    if _is_checkpoint(path):
+        _, arrays = _read(path)
+        sources = {
+            "generator": list(arrays["ema_generator"].values()),
+            "discriminator": list(arrays["discriminator"].values()),
+        }
+    else:
+        sources = {"generator": read_published_generator(path)[0].get_weights()}
+    for name, values in sources.items():
+        _check_shapes(path, name, getattr(networks, name).weights, values)
+    for name, values in sources.items():
+        getattr(networks, name).set_weights(values)
+    networks.ema_generator.set_weights(sources["generator"])
+
+
+# --- the study's files --------------------------------------------------------------------------
+
+
+def read_published_generator(path: Path | str) -> tuple[keras.Model, str]:
+    """Read a generator that Keras 2 saved as HDF5, by its weights, into petgan's own network.
+
+    Which network it is follows from the weights' shapes: petgan's presets are tried in turn.
+
+    Returns
+    -------
+    keras.Model, str
+        The generator, and the name of its preset.
+
+    Raises
+    ------
+    CheckpointError
+        If the weights fit no generator of petgan.
+    """
+    layers = _keras2_layers(Path(path))
+    for preset in PRESETS:
+        for image_size in IMAGE_SIZES:
+            generator, _ = build(preset, image_size, latent_size=layers[0][1][0].shape[0])
+            values = _fitted(layers, generator)
+            if values is not None:
+                generator.set_weights(values)
+                return generator, preset
+    count = sum(value.size for _, values in layers for value in values)
+    raise CheckpointError(
+        f"{path} is no generator that petgan knows: it holds {count} weights",
+        allowed=f"generators of {', '.join(PRESETS)}",
+    )
+
+
+def _keras2_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
+    """The layers that have weights, in order: name and weights."""
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            root = file["model_weights"] if "model_weights" in file else file
+            weights = [
+                (name.split("/")[-2], np.asarray(root[layer][name]))
+                for layer in _names(root.attrs["layer_names"])
+                for name in _names(root[layer].attrs["weight_names"])
+            ]
+    except (OSError, KeyError) as error:
+        raise CheckpointError(
+            f"{path} is neither a checkpoint nor a generator saved by Keras 2: {error}"
+        ) from None
+    # A weight's own name, "dense/kernel:0", tells its layer where a whole model is saved as one layer.
+    grouped = itertools.groupby(weights, key=lambda weight: weight[0])
+    return [(layer, [value for _, value in members]) for layer, members in grouped]
+
+
+def _fitted(layers: list[tuple[str, list[np.ndarray]]], generator: keras.Model) -> list[np.ndarray] | None:
+    """The file's weights in the shapes of `generator`, or None if it is another network."""
+    ours = [layer for layer in generator.layers if layer.weights]
+    if len(ours) != len(layers):
+        return None
+    fitted = []
+    for (name, values), layer in zip(layers, ours, strict=True):
+        if isinstance(layer, keras.layers.Conv2DTranspose) and not name.startswith("conv2d_transpose"):
+            # The study's last layer is a Conv2D: with stride 1 and an odd kernel that is the transposed
+            # convolution with the kernel turned by 180 degrees and its channels swapped.
+            values = [values[0][::-1, ::-1].transpose(0, 1, 3, 2), *values[1:]]
+        if [v.shape for v in values] != [tuple(w.shape) for w in layer.weights]:
+            return None
+        fitted.extend(values)
+    return fitted
+
+
+def _names(values: Any) -> list[str]:
+    return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+
+
+# --- reading and writing variables --------------------------------------------------------------
+
+
+def _build(point: Point) -> tuple[keras.Model, keras.Model]:
+    options = {"latent_size": point.latent_size, "dropout": point.dropout, "quirks": point.quirks}
+    return build(point.preset, point.image_size, **options)
+
+
+def _variables(part: keras.Model | keras.Optimizer) -> list[keras.Variable]:
+    return part.weights if isinstance(part, keras.Model) else part.variables
+
+
+def _named_arrays(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
+    # The position comes first: h5py lists members by name, Keras numbers layers by session.
+    return {f"{i:03d}_{v.name}": np.asarray(v) for i, v in enumerate(variables)}
+
+
+def _assign(variables: list[keras.Variable], arrays: dict[str, np.ndarray]) -> None:
+    for variable, array in zip(variables, arrays.values(), strict=True):
+        variable.assign(array)
+
+
+def _check_shapes(path: Path, part: str, variables: list[keras.Variable], found: list[np.ndarray]) -> None:
+    wanted = [tuple(v.shape) for v in variables]
+    shapes = [a.shape for a in found]
+    if shapes == wanted:
+        return
+    if len(shapes) != len(wanted):
+        difference = f"it has {len(shapes)} variables, this network has {len(wanted)}"
+    else:
+        at = next(i for i, (a, b) in enumerate(zip(shapes, wanted, strict=True)) if a != b)
+        difference = f"its variable {at} is {shapes[at]}, this network's is {wanted[at]}"
+    raise CheckpointError(
+        f"{path} is the checkpoint of another network: in the {part.replace('_', ' ')}, {difference}",
+        hint="give this run a folder of its own, or the settings that the checkpoint was made with",
+    )
+
+
+def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            attributes = {k: v.item() if isinstance(v, np.generic) else v for k, v in file.attrs.items()}
+            version = attributes.get("schema_version")
+            if version != SCHEMA_VERSION:
+                raise CheckpointError(
+                    f"{path} has another schema version", value=version, allowed=str(SCHEMA_VERSION)
+                )
+            arrays = {name: {k: v[()] for k, v in file[name].items()} for name in GROUPS}
+        digest = attributes.pop("digest")
+        if _digest(arrays, attributes) != digest:
+            raise CheckpointError(f"{path} is damaged: it does not match its digest")
+        header = Header(
+            attributes["run_id"],
+            attributes["step"],
+            attributes["dataset_digest"],
+            resolve_point(json.loads(attributes["point"], object_hook=_without_nulls)),
+            digest,
+        )
+    except FileNotFoundError:
+        raise CheckpointError(f"there is no checkpoint {path}") from None
+    except (OSError, KeyError, RuntimeError, ConfigError) as error:
+        raise CheckpointError(f"{path} is damaged or no checkpoint of petgan: {error}") from None
+    return header, arrays
+
+
+def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
+    return {k: v for k, v in values.items() if v is not None}
+
+
+def _digest(arrays: dict[str, dict[str, np.ndarray]], attributes: dict[str, Any]) -> str:
+    total = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
+    for group, members in arrays.items():
+        for name, array in members.items():
+            total.update(f"{group}/{name} {array.dtype} {array.shape}".encode())
+            total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()
+
+
+def _is_checkpoint(path: Path) -> bool:
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return "schema_version" in file.attrs
+    except OSError:
+        raise CheckpointError(
+            f"{path} is not an HDF5 file that can be read",
+            hint="give a checkpoint, such as checkpoints/best.h5",
+        ) from None
