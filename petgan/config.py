@@ -193,6 +193,9 @@ def resolve_point(values: Mapping[str, Any]) -> Point:
                 allowed=fields_of(name),
             )
     merged = {**preset.defaults, **values}
+    for key in ("gp_weight", "weight_clip"):
+        if key in preset.defaults and merged[key] is None:
+            raise ConfigError(f"preset {name} needs {key!r}", value=None, allowed="a number")
     if str(merged["optimizer"]).lower() not in OPTIMIZERS_WITH_BETAS:
         for key in ("beta_1", "beta_2"):
             if values.get(key) is not None:
