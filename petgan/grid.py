@@ -69,11 +69,14 @@ class GridPoint:
     point : Point
     sweeps : tuple of str
         Full names of all sweeps that it belongs to, parents before children.
+    start : str
+        ``scratch``, or ``transfer`` where the point starts from other networks.
     """
 
     run_id: str | None
     point: Point
     sweeps: tuple[str, ...]
+    start: str = "scratch"
 
 
 @dataclass(frozen=True)
@@ -184,7 +187,7 @@ _PARTS: dict[str, type[BaseModel]] = {
 
 
 def _complaint(error: ValidationError, source: YamlSource) -> ConfigError:
-    """The first complaint of pydantic as a sentence; a mistyped key comes before the one it leaves missing."""
+    """The first complaint of pydantic as a sentence; a mistyped key comes before a missing one."""
     first = min(error.errors(), key=lambda complaint: complaint["type"] != "extra_forbidden")
     place = first["loc"]
     words = [part for part in place if isinstance(part, str)]

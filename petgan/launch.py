@@ -17,24 +17,15 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
 from petgan.errors import EXIT_INTERRUPTED
-from petgan.runs import (
-    LOST_AFTER_SECONDS,
-    ExperimentFolder,
-    RunFolder,
-    Status,
-    process_exists,
-    read_json,
-    write_json,
-)
+from petgan.runs import HEARTBEAT_SECONDS, ExperimentFolder, RunFolder, Status, Submission, write_json
 
 POLL_SECONDS = 0.2
-BEAT_SECONDS = 10.0
 GRACE_SECONDS = 300.0  # a step at 224 pixels on a slow machine, and its checkpoint
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
@@ -55,61 +46,9 @@ def worker_command(task: str, **arguments: Any) -> list[str]:
     return [sys.executable, "-m", "petgan.worker", task, json.dumps(arguments, default=str)]
 
 
-@dataclass
-class Submission:
-    """Some runs of an experiment that were submitted together; saved as ``submissions/<name>.json``.
-
-    Parameters
-    ----------
-    cluster : str
-        ``local`` or ``inline``.
-    runs : list of str
-        Their ids, in the order in which they are started.
-    parallel : int
-        How many train at once.
-    code : str
-        Digest of the code that they run.
-    created : float
-        Seconds since the epoch.
-    host, pid : optional
-        The process that starts them, once it lives.
-    ended : float, optional
-        When it had nothing more to do.
-    """
-
-    cluster: str
-    runs: list[str]
-    parallel: int
-    code: str
-    created: float = field(default_factory=time.time)
-    host: str | None = None
-    pid: int | None = None
-    ended: float | None = None
-
-    def alive(self, file: Path) -> bool:
-        """Whether its process lives, or was asked for so lately that it may still be starting."""
-        if self.ended is not None:
-            return False
-        if self.pid is None:
-            return time.time() - self.created < LOST_AFTER_SECONDS
-        if self.host == socket.gethostname():
-            return process_exists(self.pid)
-        return time.time() - file.stat().st_mtime < LOST_AFTER_SECONDS
-
-
-def live_submissions(experiment: ExperimentFolder) -> list[Submission]:
-    """The submissions of `experiment` that are still at work."""
-    live = []
-    for file in sorted(experiment.submissions.glob("*.json")):
-        submission = Submission(**read_json(file))
-        if submission.alive(file):
-            live.append(submission)
-    return live
-
-
-@dataclass
+@dataclass(frozen=True)
 class Launch:
-    """Train runs, several at once, and keep their status true whatever becomes of their processes.
+    """Train the runs of a submission, and keep their status true whatever becomes of their processes.
 
     Runs that are done, cancelled, or trained by another process when their turn comes are passed over.
     SIGTERM and SIGINT are passed on to the workers, which checkpoint and stop; what had not started yet
@@ -117,44 +56,30 @@ class Launch:
 
     Parameters
     ----------
-    experiment : str
+    experiment : Path
         The experiment's folder, absolute.
-    submission : str
-        Name of the file under ``submissions/`` that says who is at work.
-    runs : list of str
-        Run ids.
-    parallel : int
-        How many train at once.
-    code : str
-        The folder that holds the package ``petgan`` to be run.
-    gpus : int
-        GPUs of one run.
-    devices : list of str
-        The GPUs of this machine, as CUDA names them.
+    name : str
+        Of the submission.
     """
 
-    experiment: str
-    submission: str
-    runs: list[str]
-    parallel: int
-    code: str
-    gpus: int = 0
-    devices: list[str] = field(default_factory=list)
+    experiment: Path
+    name: str
 
     def __call__(self, progress: Progress | None = None) -> None:
         """Work until no run is left, or until asked to stop; `progress` is told (steps done, steps)."""
         if os.environ.get("SUBMITIT_EXECUTOR") == "local":
             _die_with(os.getppid())
-        with _stop_requests() as stop, self._registered() as beat:
-            waiting, slots = deque(self.runs), list(range(self.parallel))
-            steps = {run_id: self._run(run_id).status() for run_id in self.runs} if progress else {}
+        folder = ExperimentFolder(self.experiment)
+        with _stop_requests() as stop, _registered(folder, self.name) as (submission, beat):
+            waiting, slots = deque(map(folder.run, submission.runs)), list(range(submission.parallel))
+            known = {run.path.name: run.status() for run in waiting} if progress else {}
             children: list[_Child] = []
             try:
                 while children or (waiting and not stop):
                     while waiting and slots and not stop:
-                        run = self._run(waiting.popleft())
+                        run = waiting.popleft()
                         if run.status().state not in ("done", "running", "cancelled"):
-                            children.append(self._start(run, slots.pop()))
+                            children.append(_Child(run, slots.pop(), submission, folder))
                     for child in list(children):
                         status = child.run.status()
                         if stop or status.state == "cancelled":
@@ -164,45 +89,41 @@ class Launch:
                             slots.append(child.slot)
                             children.remove(child)
                         if progress:
-                            steps[child.run.path.name] = status
+                            known[child.run.path.name] = status
                     beat()
                     if progress:
-                        progress(sum(s.step for s in steps.values()), sum(s.steps for s in steps.values()))
+                        progress(sum(s.step for s in known.values()), sum(s.steps for s in known.values()))
                     time.sleep(POLL_SECONDS)
             finally:
                 _stop_all(children)
-            for run_id in waiting:
-                self._run(run_id).update_status(state="cancelled")
+            for run in waiting:
+                if run.status().state == "queued":
+                    run.update_status(state="cancelled")
 
-    def _run(self, run_id: str) -> RunFolder:
-        return ExperimentFolder(Path(self.experiment)).run(run_id)
 
-    def _start(self, run: RunFolder, slot: int) -> _Child:
-        environment = worker_environment(self.code)
-        own = self.devices[slot * self.gpus : (slot + 1) * self.gpus]
-        environment["CUDA_VISIBLE_DEVICES"] = ",".join(own)
-        return _Child(run, slot, worker_command("train", run=run.path), environment, self.code)
+@contextmanager
+def _registered(folder: ExperimentFolder, name: str) -> Iterator[tuple[Submission, Callable[[], None]]]:
+    """Say in the submission's file that this process is at work, and at the end that it is not.
 
-    @contextmanager
-    def _registered(self) -> Iterator[Callable[[], None]]:
-        """Say in the submission's file that this process is at work, and at the end that it is not."""
-        file = ExperimentFolder(Path(self.experiment)).submission_file(self.submission)
-        submission = Submission(**read_json(file))
-        submission.host, submission.pid = socket.gethostname(), os.getpid()
+    Gives the submission, and a function to be called often, which shows other hosts that we live.
+    """
+    file = folder.submission_file(name)
+    submission = folder.submission(name)
+    submission.host, submission.pid, submission.started = socket.gethostname(), os.getpid(), time.time()
+    write_json(file, asdict(submission))
+    last = time.monotonic()
+
+    def beat() -> None:
+        nonlocal last
+        if time.monotonic() - last > HEARTBEAT_SECONDS:
+            last = time.monotonic()
+            file.touch()
+
+    try:
+        yield submission, beat
+    finally:
+        submission.ended = time.time()
         write_json(file, asdict(submission))
-        last = time.monotonic()
-
-        def beat() -> None:
-            nonlocal last
-            if time.monotonic() - last > BEAT_SECONDS:
-                last = time.monotonic()
-                file.touch()
-
-        try:
-            yield beat
-        finally:
-            submission.ended = time.time()
-            write_json(file, asdict(submission))
 
 
 def worker_environment(code: Path | str) -> dict[str, str]:
@@ -218,24 +139,23 @@ class _Child:
     of its own, so that Ctrl-C reaches it only once, from us.
     """
 
-    def __init__(
-        self, run: RunFolder, slot: int, command: list[str], environment: dict[str, str], code: str
-    ) -> None:
+    def __init__(self, run: RunFolder, slot: int, submission: Submission, folder: ExperimentFolder) -> None:
         self.run, self.slot = run, slot
-        parent = os.getpid()
+        self._stop_asked: float | None = None
+        code, parent = folder.code_folder(submission.code), os.getpid()
+        devices = submission.devices[slot * submission.gpus : (slot + 1) * submission.gpus]
         with open(run.log_file, "ab") as log:
             self._log_start = log.tell()
             self._process = subprocess.Popen(
-                command,
+                worker_command("train", run=run.path),
                 cwd=code,
-                env=environment,
+                env={**worker_environment(code), "CUDA_VISIBLE_DEVICES": ",".join(devices)},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
                 preexec_fn=lambda: _die_with(parent),  # this process has one thread
             )
-        self._stop_asked: float | None = None
 
     def ended(self) -> bool:
         return self._process.poll() is not None

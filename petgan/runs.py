@@ -252,7 +252,7 @@ class RunFolder:
 
     def _alive(self, status: Status) -> bool:
         if status.pid is not None and status.host == socket.gethostname():
-            return process_exists(status.pid)
+            return process_exists(status.pid, status.updated)
         try:
             return time.time() - self.heartbeat_file.stat().st_mtime < LOST_AFTER_SECONDS
         except FileNotFoundError:
@@ -270,13 +270,65 @@ class RunFolder:
         return read_json(self.evaluation_file) if self.evaluation_file.is_file() else None
 
 
-def process_exists(pid: int) -> bool:
-    """Whether a process of this machine lives (a zombie does not)."""
+def process_exists(pid: int, seen: float | None = None) -> bool:
+    """Whether a process of this machine lives (a zombie does not).
+
+    Parameters
+    ----------
+    pid : int
+    seen : float, optional
+        When it was known to live, in seconds since the epoch: a younger process is another one, which got
+        the same number.
+    """
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text()
+        stat = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
         return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+    if stat[0] == "Z":
+        return False
+    age = float(Path("/proc/uptime").read_text().split()[0]) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    return seen is None or time.time() - age < seen + LOST_AFTER_SECONDS
+
+
+@dataclass
+class Submission:
+    """Some runs of an experiment that were submitted together; saved as ``submissions/<name>.json``.
+
+    Parameters
+    ----------
+    cluster : str
+        ``local`` or ``inline``.
+    runs : list of str
+        Their ids, in the order in which they are started.
+    parallel : int
+        How many train at once.
+    code : str
+        Digest of the code that they run.
+    gpus : int
+        GPUs of one run.
+    devices : list of str
+        The GPUs of the machine, as CUDA names them.
+    created : float
+        Seconds since the epoch.
+    started : float, optional
+        When the process that starts the runs began to.
+    ended : float, optional
+        When it had nothing more to do.
+    host, pid : optional
+        That process.
+    """
+
+    cluster: str
+    runs: list[str]
+    parallel: int
+    code: str
+    gpus: int = 0
+    devices: list[str] = field(default_factory=list)
+    created: float = field(default_factory=time.time)
+    started: float | None = None
+    ended: float | None = None
+    host: str | None = None
+    pid: int | None = None
 
 
 @dataclass(frozen=True)
@@ -316,6 +368,10 @@ class ExperimentFolder:
     def submission_file(self, name: str) -> Path:
         return self.submissions / f"{name}.json"
 
+    def code_folder(self, digest: str) -> Path:
+        """The folder that holds the package ``petgan`` with this digest."""
+        return self.code / digest
+
     def record(self) -> Mapping[str, Any]:
         """Read ``experiment.json``.
 
@@ -338,3 +394,35 @@ class ExperimentFolder:
     def run_folders(self) -> list[RunFolder]:
         """The folders of the experiment's points, in the grid's order."""
         return [self.run(point["run_id"]) for point in self.record()["points"]]
+
+    def submission(self, name: str) -> Submission:
+        return Submission(**read_json(self.submission_file(name)))
+
+    def live_submissions(self) -> list[Submission]:
+        """Those whose process lives, or was asked for so lately that it may still be starting."""
+        live = []
+        for file in sorted(self.submissions.glob("*.json")):
+            submission = Submission(**read_json(file))
+            if submission.ended is not None:
+                continue
+            if submission.pid is None or submission.started is None:
+                alive = time.time() - submission.created < LOST_AFTER_SECONDS
+            elif submission.host == socket.gethostname():
+                alive = process_exists(submission.pid, submission.started)
+            else:
+                alive = time.time() - file.stat().st_mtime < LOST_AFTER_SECONDS
+            if alive:
+                live.append(submission)
+        return live
+
+    def statuses(self) -> dict[str, Status]:
+        """The status of each point, by run id, in the grid's order.
+
+        A run that is queued, but in no submission that still lives, is "lost" too.
+        """
+        queued = {run_id for submission in self.live_submissions() for run_id in submission.runs}
+        statuses = {run.path.name: run.status() for run in self.run_folders()}
+        for run_id, status in statuses.items():
+            if status.state == "queued" and run_id not in queued:
+                status.state = "lost"
+        return statuses
