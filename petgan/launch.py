@@ -29,6 +29,7 @@ POLL_SECONDS = 0.2
 GRACE_SECONDS = 300.0  # a step at 224 pixels on a slow machine, and its checkpoint
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
 
 Progress = Callable[[int, int], None]
 
@@ -154,7 +155,7 @@ class _Child:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=lambda: _die_with(parent),  # this process has one thread
+                preexec_fn=lambda: _die_with(parent),
             )
 
     def ended(self) -> bool:
@@ -228,6 +229,6 @@ def _stop_requests() -> Iterator[list[int]]:
 def _die_with(parent: int) -> None:
     """Have the kernel send this process SIGTERM when `parent` ends (Linux only)."""
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
+        _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != parent:
             os.kill(os.getpid(), signal.SIGTERM)

@@ -7,6 +7,7 @@ killed at, what is on the disk is whole, and the same command completes it.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
 import subprocess
@@ -40,6 +41,8 @@ RETRIED = ("failed", "lost", "interrupted", "cancelled")
 _NOT_STARTED_AGAIN = ("done", "running", "queued")
 _LONGEST_MIN = 60 * 24 * 365  # submitit's local executor wants a limit; a laptop has none
 _FORGOTTEN_SECONDS = 600.0
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -253,7 +256,10 @@ def _published(grid: Grid) -> dict[str, Any] | None:
 
 @contextlib.contextmanager
 def _claimed(experiment: ExperimentFolder) -> Iterator[None]:
-    """Keep a second submission out of the folder: a hard link is made once, on every file system."""
+    """Keep a second submission out of the folder: a hard link is made once, on NFS too.
+
+    Where there are no hard links, the workers' own check remains that nobody else trains their run.
+    """
     mine = experiment.submissions / f".{socket.gethostname()}-{os.getpid()}"
     claim = experiment.submissions / ".submitting"
     write_json(mine, {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
@@ -267,6 +273,8 @@ def _claimed(experiment: ExperimentFolder) -> Iterator[None]:
                 f"another command is submitting to {experiment.path} right now",
                 hint="wait for it, then give this command again",
             ) from None
+        except OSError:
+            logger.debug("no hard links in %s", experiment.submissions)
         try:
             yield
         finally:
@@ -310,6 +318,7 @@ def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel
 
 
 def _start(experiment: ExperimentFolder, name: str, progress: Progress | None) -> None:
+    experiment = ExperimentFolder(experiment.path.resolve())  # the processes have other current folders
     submission = experiment.submission(name)
     if submission.cluster == "inline":
         Launch(experiment.path, name)(progress)

@@ -1,0 +1,103 @@
+"""What the commands on grids and experiments share."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from petgan.cli.output import print_table
+
+if TYPE_CHECKING:
+    from petgan.config import DatasetRef
+    from petgan.grid import Grid, GridPoint
+    from petgan.runs import ExperimentFolder
+
+
+def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("grid", metavar="GRID", help="grid file (YAML)")
+    parser.add_argument("--dataset", metavar="FILE", help="dataset, instead of the one that the grid names")
+    parser.add_argument("--experiment", metavar="DIR", help="default: experiments/<the grid's name>")
+
+
+def add_start_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cluster",
+        choices=("local", "inline"),
+        default="local",
+        help="local (default): processes on this machine that outlive this command; inline: in the foreground",
+    )
+    parser.add_argument(
+        "--parallel",
+        type=int,
+        metavar="N",
+        help="runs that train at once, default: as many as there is room for",
+    )
+
+
+def open_grid(
+    args: argparse.Namespace, *, dataset_needed: bool
+) -> tuple[Grid, list[GridPoint], DatasetRef | None]:
+    """The grid, its points, and its dataset, or None where that does not exist yet."""
+    from petgan.errors import ConfigError
+    from petgan.grid import expand, load_grid
+    from petgan.store import Dataset
+
+    grid = load_grid(args.grid)
+    path = args.dataset or grid.dataset
+    if path is None and dataset_needed:
+        raise ConfigError(f"{args.grid} names no dataset", hint="give one with --dataset")
+    dataset = None
+    if path is not None and (dataset_needed or Path(path).exists()):
+        with Dataset(path) as opened:
+            dataset = opened.reference
+    return grid, expand(grid, dataset), dataset
+
+
+def experiment_of(args: argparse.Namespace, grid: Grid) -> ExperimentFolder:
+    from petgan.runs import ExperimentFolder
+
+    return ExperimentFolder(Path(args.experiment or f"experiments/{grid.name}"))
+
+
+def command_line() -> str:
+    """This command as it was given, for the record."""
+    return shlex.join(["petgan", *sys.argv[1:]])
+
+
+def print_points(points: Sequence[GridPoint], states: Sequence[str]) -> None:
+    """A table of points and their states, and how many there are of each."""
+    from petgan.status import differing_keys
+
+    values = [point.point.model_dump() for point in points]
+    keys = differing_keys(values)
+    print_table(
+        ("run", "preset", "axes", "seed", "start", "state"),
+        [
+            (point.run_id, v["preset"], axes_text(v, keys[v["preset"]]), v["seed"], point.start, state)
+            for point, v, state in zip(points, values, states, strict=True)
+        ],
+    )
+    print(f"{len(points)} points: {counts_text(Counter(states))}")
+
+
+def axes_text(values: dict[str, Any], keys: Sequence[str]) -> str:
+    return " ".join(f"{key}={values[key]}" for key in keys)
+
+
+def counts_text(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def print_started(runs: Sequence[str], experiment: ExperimentFolder, cluster: str) -> None:
+    if not runs:
+        print(f"nothing to start in {experiment.path}: every run is done or under way")
+    elif cluster == "inline":
+        print(f"trained {len(runs)} runs in {experiment.path}")
+    else:
+        print(f"started {len(runs)} runs in {experiment.path}; watch them: ", end="")
+        print(shlex.join(["petgan", "status", str(experiment.path), "--watch"]))
