@@ -36,7 +36,7 @@ def test_it_repeats_and_its_seed_counts():
 def test_another_texture_is_further_than_another_sample():
     real = textures(40, width=2)
     same = sliced_wasserstein(real, textures(40, width=2, seed=1))
-    assert sliced_wasserstein(real, textures(40, seed=1)) > 3 * same
+    assert sliced_wasserstein(real, textures(40, seed=1)) > 1.5 * same
 
 
 def test_brightness_and_contrast_of_the_whole_set_do_not_count():

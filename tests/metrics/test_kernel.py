@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from petgan.errors import ConfigError
+from petgan.metrics import kernel_distance
+
+random = np.random.default_rng(3)
+
+
+def brute_force(x, y):
+    def k(a, b):
+        return (sum(float(i) * float(j) for i, j in zip(a, b, strict=True)) / len(a) + 1) ** 3
+
+    def within(s):
+        return np.mean([k(s[i], s[j]) for i in range(len(s)) for j in range(len(s)) if i != j])
+
+    return within(x) + within(y) - 2 * np.mean([k(a, b) for a in x for b in y])
+
+
+def test_one_whole_subset_equals_brute_force():
+    x, y = random.normal(size=(7, 5)), random.normal(size=(7, 5)) + 1
+    mean, error = kernel_distance(x, y, subsets=2, subset_size=7)
+    assert mean == pytest.approx(brute_force(x, y), rel=1e-12)
+    assert math.isnan(error)
+
+
+def test_subsets_of_unlike_sets_average_to_brute_force():
+    x, y = random.normal(size=(6, 4)), random.normal(size=(12, 4)) + 1
+    mean, _ = kernel_distance(x, y, subsets=3000, subset_size=3)
+    assert mean == pytest.approx(brute_force(x, y), rel=0.05)
+
+
+def test_it_is_zero_on_average_for_one_distribution_and_may_be_negative():
+    draws = [kernel_distance(*random.normal(size=(2, 20, 8)), subsets=10, seed=s)[0] for s in range(60)]
+    assert abs(np.mean(draws)) < 3 * np.std(draws) / math.sqrt(60)
+    assert min(draws) < 0
+
+
+def test_the_standard_error_is_the_spread_over_fresh_samples():
+    draws = [
+        kernel_distance(random.normal(size=(24, 8)), random.normal(size=(56, 8)) + 1, subsets=40, seed=s)
+        for s in range(150)
+    ]
+    means, errors = zip(*draws, strict=True)
+    assert np.mean(errors) == pytest.approx(np.std(means), rel=0.3)
+
+
+def test_more_subsets_do_not_shrink_the_standard_error():
+    x, y = random.normal(size=(30, 8)), random.normal(size=(30, 8)) + 1
+    few, many = (kernel_distance(x, y, subsets=s)[1] for s in (50, 800))
+    assert few == pytest.approx(many, rel=0.35)
+
+
+def test_it_repeats_and_its_seed_counts():
+    x, y = random.normal(size=(10, 4)), random.normal(size=(9, 4))
+    assert kernel_distance(x, y, seed=1) == kernel_distance(x, y, seed=1) != kernel_distance(x, y, seed=2)
+
+
+@pytest.mark.parametrize("size", [1, 6])
+def test_a_subset_is_no_larger_than_the_smaller_set(size):
+    with pytest.raises(ConfigError, match="subset_size.*2 to 5"):
+        kernel_distance(np.zeros((8, 3)), np.zeros((5, 3)), subset_size=size)
+
+
+def test_three_samples_are_too_few():
+    with pytest.raises(ConfigError, match="too few fake"):
+        kernel_distance(np.zeros((8, 3)), np.zeros((3, 3)))
