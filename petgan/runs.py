@@ -42,12 +42,23 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     path = Path(path)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
+        with disk_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            with open(temporary, "rb") as file:
+                os.fsync(file.fileno())
+            temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def disk_errors(path: Path | str) -> Iterator[None]:
+    """Turn a full or unwritable disk, met while writing `path`, into a `DiskError`."""
+    try:
+        yield
+    except (OSError, RuntimeError) as error:  # h5py raises RuntimeError when the file is closed
         if _disk_problem(error):
             raise DiskError(
                 f"cannot write {path}: {_disk_problem(error)}",
@@ -55,15 +66,12 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
                 "then give the same command again",
             ) from error
         raise
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
-def _disk_problem(error: OSError) -> str | None:
-    # h5py raises OSError without errno; HDF5 puts the number into the text.
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
-        if error.errno == number or f"errno = {number}," in str(error):
+def _disk_problem(error: Exception) -> str | None:
+    # h5py raises without errno; HDF5 puts the number into the text.
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+        if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
             return os.strerror(number)
     return None
 

@@ -72,10 +72,14 @@ class Draw(IntEnum):
     MIX_DROPOUT = 6
 
 
-def seed_for(seed: int, step: tf.Tensor, draw: Draw, turn: int) -> tf.Tensor:
-    """Derive the seed (2,) int32 of one draw in turn `turn` of update `step`."""
-    start = tf.stack([tf.constant(seed, tf.int32), tf.cast(step, tf.int32)])
-    return tf.random.experimental.stateless_fold_in(start, int(draw) + len(Draw) * turn)
+def seed_for(seed: int, step: tf.Tensor | int, draw: Draw, turn: int) -> tf.Tensor:
+    """The seed (2,) int64 of one draw in turn `turn` of update `step`.
+
+    Its second number is the use's own place in step, turn, draw and layer (the last 8 bits, which
+    `dropout_stream` counts up), so that no two uses share a seed. TensorFlow scrambles it.
+    """
+    place = ((tf.cast(step, tf.int64) * 2**16 + turn) * 2**4 + int(draw)) * 2**8
+    return tf.stack([tf.constant(seed, tf.int64), place])
 
 
 def draw_indices(seed: tf.Tensor, batch_size: int, images: int) -> tf.Tensor:
@@ -96,8 +100,8 @@ def draw_noise(seed: tf.Tensor, batch_size: int, latent_size: int, *, uniform: b
 
 def to_network(pixels: tf.Tensor, *, unit_range: bool = False) -> tf.Tensor:
     """Turn uint8 pixels into float32 in [-1, 1]; in [0, 1] as published with `unit_range`."""
-    scaled = tf.cast(pixels, tf.float32) / 255
-    return scaled if unit_range else scaled * 2 - 1
+    values = tf.cast(pixels, tf.float32)
+    return values / 255 if unit_range else values / 127.5 - 1
 
 
 def to_pixels(images: np.ndarray) -> np.ndarray:

@@ -17,8 +17,8 @@ class DropoutStream:
 
     Parameters
     ----------
-    seed : tf.Tensor (2,) int32
-        Of the pass.
+    seed : tf.Tensor (2,) int64
+        Of the pass; its layers count up from it.
     offset, batch_size : int
         The position of this process' first image in the global batch, and the size of that batch.
     """
@@ -53,7 +53,7 @@ class Dropout(keras.layers.Dropout):
         if not training or self.rate == 0:
             return inputs
         stream = _streams[-1]
-        seed = tf.random.experimental.stateless_fold_in(stream.seed, stream.drawn)
+        seed = stream.seed + tf.constant([0, stream.drawn], tf.int64)
         stream.drawn += 1
         shape = (stream.batch_size, *inputs.shape[1:])
         uniform = tf.random.stateless_uniform(shape, seed, dtype=inputs.dtype)
