@@ -209,7 +209,7 @@ def _keras2_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:
     """The layers that have weights, in order: name and weights."""
     try:
         with h5py.File(path, "r", locking=False) as file:
-            root = file["model_weights"] if "model_weights" in file else file
+            root = file.get("model_weights", file)
             weights = [
                 (name.split("/")[-2], np.asarray(root[layer][name]))
                 for layer in _names(root.attrs["layer_names"])
