@@ -127,10 +127,15 @@ def _registered(folder: ExperimentFolder, name: str) -> Iterator[tuple[Submissio
         write_json(file, asdict(submission))
 
 
-def worker_environment(code: Path | str) -> dict[str, str]:
-    """The environment in which a worker imports ``petgan`` from the folder `code`."""
+def worker_environment(code: Path) -> dict[str, str]:
+    """The environment in which a worker imports ``petgan`` from the snapshot `code`, named by its digest."""
     paths = [str(code), *filter(None, [os.environ.get("PYTHONPATH")])]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONUNBUFFERED": "1"}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "PYTHONUNBUFFERED": "1",
+        "PETGAN_CODE_DIGEST": code.name,
+    }
 
 
 class _Child:
@@ -182,8 +187,8 @@ class _Child:
 
     def _sentence(self, code: int) -> str:
         if code == -signal.SIGKILL:
-            what = "the worker was killed (SIGKILL), as happens when the machine runs out of memory"
-        elif code < 0:
+            return "the worker was killed (SIGKILL), as happens when the machine runs out of memory"
+        if code < 0:
             what = f"the worker was ended by signal {-code} ({signal.strsignal(-code)})"
         elif code == 0:
             what = "the worker ended before the run was done"

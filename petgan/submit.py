@@ -167,7 +167,7 @@ def submit(
     """
     with _claimed(experiment):
         plan = make_plan(grid, points, dataset, experiment, command=command, parent=parent)
-        experiment.runs.mkdir(parents=True, exist_ok=True)
+        logger.info("%s: %d of %d runs to start", experiment.path, len(plan.to_start), len(plan.states))
         for run_id, config in plan.configs.items():
             if plan.states[run_id] not in _NOT_STARTED_AGAIN:
                 experiment.run(run_id).write_config(config)
@@ -318,13 +318,13 @@ def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel
 
 
 def _start(experiment: ExperimentFolder, name: str, progress: Progress | None) -> None:
-    experiment = ExperimentFolder(experiment.path.resolve())  # the processes have other current folders
     submission = experiment.submission(name)
+    absolute = ExperimentFolder(experiment.path.resolve())  # for processes with another current folder
     if submission.cluster == "inline":
-        Launch(experiment.path, name)(progress)
+        Launch(absolute.path, name)(progress)
         _raise_what_went_wrong(experiment, submission.runs)
     else:
-        _start_detached(experiment, name, submission)
+        _start_detached(absolute, name, submission)
 
 
 def _start_detached(experiment: ExperimentFolder, name: str, submission: Submission) -> None:

@@ -234,7 +234,7 @@ class Expansion:
             raise self._source.error(place, f"the key {key!r} has no place here", hint=_NOT_IN_A_GRID[key])
         if key not in Point.model_fields:
             known = [name for name in Point.model_fields if name not in _NOT_IN_A_GRID]
-            raise self._source.unknown_key(place, known)
+            raise self._source.unknown_key(place if place[-1] == key else place[:-1], known)
         try:
             return _normal(key, value)
         except ConfigError as error:

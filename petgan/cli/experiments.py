@@ -29,7 +29,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         "--cluster",
         choices=("local", "inline"),
         default="local",
-        help="local (default): processes on this machine that outlive this command; inline: in the foreground",
+        help="local (default): in processes that outlive this command; inline: in the foreground",
     )
     parser.add_argument(
         "--parallel",
@@ -65,7 +65,7 @@ def experiment_of(args: argparse.Namespace, grid: Grid) -> ExperimentFolder:
 
 
 def command_line() -> str:
-    """This command as it was given, for the record."""
+    """The command as it was given, for the record."""
     return shlex.join(["petgan", *sys.argv[1:]])
 
 

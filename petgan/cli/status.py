@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from petgan.status import ExperimentStatus, RunStatus
 
 WATCH_SECONDS = 2.0
+MANY = 200  # rows that one still looks at; beyond, only runs under way or in trouble are listed
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red"}
 
 
@@ -59,14 +60,19 @@ def _page(status: ExperimentStatus) -> RenderableType:
     from rich.console import Group
     from rich.text import Text
 
+    shown = status.runs
+    if len(shown) > MANY:
+        shown = [run for run in shown if run.state not in ("done", "queued", "new")][:MANY]
     runs = table(
         ("run", "preset", "axes", "seed", "state", "step", "steps/s", "left", "last losses", "score"),
-        map(_row, status.runs),
+        map(_row, shown),
     )
     total = f"{len(status.runs)} runs: {counts_text(status.counts)}"
     if status.seconds_left is not None:
         total += f"; about {_duration(status.seconds_left)} left"
-    errors = [Text(f"{run.run_id}: {run.error}") for run in status.runs if run.state == "failed"]
+    if len(shown) < len(status.runs):
+        total += f"; shown: {len(shown)} under way or in trouble (--json gives all)"
+    errors = [Text(f"{run.run_id}: {run.error}") for run in shown if run.state == "failed"]
     return Group(runs, Text(total), *errors)
 
 
