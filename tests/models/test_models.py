@@ -1,0 +1,149 @@
+"""The networks: the study's parameter counts, any size, and quirks that do what they say."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from petgan.errors import ConfigError
+from petgan.models import build
+from petgan.models.layers import Dropout, dropout_stream, plain
+
+# All weights and trainable ones of generator and discriminator at 224 pixels, as the study printed them.
+PUBLISHED = {
+    "gan": ((52_102_912, 52_099_328), (25_822_209, 25_822_209)),
+    "dcgan": ((184_853, 178_453), (4_407_553, 4_405_633)),
+    "wgan": ((453_569, 453_569), (1_951_233, 1_951_233)),
+    "wgan-gp": ((453_569, 453_569), (1_951_233, 1_951_233)),
+}
+
+
+def counts(model):
+    return model.count_params(), sum(int(np.prod(w.shape)) for w in model.trainable_weights)
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(preset):
+    generator, discriminator = build(preset)
+    assert (counts(generator), counts(discriminator)) == PUBLISHED[preset]
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("size", [14, 16, 28, 32, 64, 448])
+@pytest.mark.parametrize("preset", ["dcgan", "wgan-gp"])
+def test_any_size_of_7_or_8_doubled(preset, size):
+    generator, discriminator = build(preset, size)
+    assert generator.output_shape == (None, size, size, 1)
+    assert discriminator.input_shape == (None, size, size, 1)
+    assert discriminator.output_shape == (None, 1)
+
+
+def test_filters_beyond_the_published_ones_repeat_the_last():
+    generator, _ = build("dcgan", 448)
+    kinds = [layer for layer in generator.layers if isinstance(layer, keras.layers.Conv2DTranspose)]
+    assert [layer.filters for layer in kinds] == [32, 16, 8, 4, 4, 4, 1]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"image_size": 30},
+        {"image_size": 8},
+        {"image_size": 32, "dropout": 1.0},
+        {"image_size": 32, "quirks": ("unit-rang",)},
+        {"image_size": 32, "depth": 3},
+    ],
+)
+def test_an_impossible_network_is_refused(options):
+    with pytest.raises(ConfigError):
+        build("dcgan", **options)
+
+
+@pytest.mark.parametrize("preset", PUBLISHED)
+def test_images_lie_between_minus_one_and_one_and_bce_networks_give_probabilities(preset):
+    generator, discriminator = build(preset, 16)
+    noise = 30 * np.random.default_rng(0).standard_normal((8, generator.input_shape[1])).astype("float32")
+    images = generator(noise, training=False).numpy()
+    assert images.dtype == np.float32
+    assert np.abs(images).max() <= 1
+    assert images.std() > 0
+    scores = discriminator(50 * images, training=False).numpy()
+    if preset in ("gan", "dcgan"):
+        assert ((scores >= 0) & (scores <= 1)).all()
+    else:
+        assert discriminator.layers[-1].activation is keras.activations.linear
+
+
+def test_relu_before_leaky_silences_the_leaky_relu():
+    image = np.random.default_rng(0).normal(size=(4, 32, 32, 1)).astype("float32")
+
+    def negatives_into_leaky(quirks):
+        _, discriminator = build("dcgan", 32, quirks=quirks)
+        leaky = [x for x in discriminator.layers if isinstance(x, keras.layers.LeakyReLU)][1:]
+        inputs = keras.Model(discriminator.input, [layer.input for layer in leaky])(image)
+        return [int((x.numpy() < 0).sum()) for x in inputs]
+
+    assert negatives_into_leaky(("relu-before-leaky",)) == [0, 0, 0]
+    assert min(negatives_into_leaky(())) > 0
+
+
+# --- dropout ------------------------------------------------------------------------------------
+
+SEED = tf.constant([3, 1 << 20], tf.int64)
+
+
+def dropped(layer, x, seed=SEED, offset=0, batch_size=None):
+    with dropout_stream(seed, offset, batch_size or len(x)):
+        return layer(x, training=True).numpy()
+
+
+def test_dropout_keeps_the_share_it_should_and_the_mean():
+    out = dropped(Dropout(0.4), tf.ones((64, 32, 32, 2)))
+    assert set(np.unique(out)) == {0, np.float32(1 / (1 - 0.4))}
+    n = out.size  # six standard deviations of a binomial share
+    assert abs((out == 0).mean() - 0.4) < 6 * np.sqrt(0.4 * 0.6 / n)
+
+
+def test_dropout_depends_on_its_seed_and_its_place_in_the_network_only():
+    x = tf.ones((8, 100))
+    first, second = Dropout(0.5), Dropout(0.5)
+    with dropout_stream(SEED, 0, 8):
+        a, b = first(x, training=True).numpy(), second(x, training=True).numpy()
+    with dropout_stream(SEED, 0, 8):
+        again = second(x, training=True).numpy()
+    assert (a != b).any()
+    assert (a == again).all()
+    assert (a != dropped(first, x, SEED + tf.constant([0, 256], tf.int64))).any()
+
+
+def test_a_rank_leaves_out_what_one_process_would():
+    x = tf.random.stateless_normal((12, 5, 5, 3), (1, 2))
+    whole = dropped(Dropout(0.3), x)
+    parts = [dropped(Dropout(0.3), x[i : i + 4], offset=i, batch_size=12) for i in (0, 4, 8)]
+    assert (np.concatenate(parts) == whole).all()
+
+
+def test_dropout_does_nothing_in_inference():
+    x = tf.random.stateless_normal((4, 7), (1, 2))
+    assert (Dropout(0.9)(x, training=False).numpy() == x.numpy()).all()
+
+
+def test_an_exported_generator_loads_where_petgan_is_not(tmp_path):
+    generator, _ = build("dcgan", 16)
+    noise = np.random.default_rng(0).standard_normal((5, 32)).astype("float32")
+    plain(generator).save(tmp_path / "generator.keras")
+    np.save(tmp_path / "noise.npy", noise)
+    script = (
+        "import sys; sys.modules['petgan'] = None\n"
+        "import keras, numpy as np\n"
+        "model = keras.models.load_model('generator.keras')\n"
+        "np.save('images.npy', model(np.load('noise.npy')))\n"
+        "assert type(model.layers[5]) is keras.layers.Dropout, model.layers[5]\n"
+    )
+    subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
+    assert np.load(tmp_path / "images.npy") == pytest.approx(generator(noise).numpy(), abs=1e-6)
