@@ -214,6 +214,19 @@ class RunFolder:
         """Checkpoints by step, the newest first; the best one is not among them."""
         return sorted(self.checkpoints.glob("step-*.h5"), reverse=True)
 
+    def chosen_checkpoint(self) -> Path:
+        """The checkpoint that the run is judged by: the best by its validation score, or else the newest.
+
+        Raises
+        ------
+        InputError
+            If it has none.
+        """
+        checkpoints = [self.best_checkpoint] if self.best_checkpoint.is_file() else self.last_checkpoints()
+        if not checkpoints:
+            raise InputError(f"the run {self.path} has no checkpoint", hint="train it first")
+        return checkpoints[0]
+
     def config(self) -> RunConfig:
         """Read ``config.json``.
 
@@ -364,6 +377,11 @@ class ExperimentFolder:
     @property
     def runs(self) -> Path:
         return self.path / "runs"
+
+    @property
+    def cache(self) -> Path:
+        """What can be deleted and made again, such as the features of the real images."""
+        return self.path / "cache"
 
     @property
     def submissions(self) -> Path:

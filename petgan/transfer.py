@@ -136,8 +136,5 @@ def _from_experiment(experiment: ExperimentFolder, score: str | None) -> tuple[d
 
 def _from_run(run: RunFolder) -> Source:
     config = run.config()
-    checkpoints = [run.best_checkpoint] if run.best_checkpoint.is_file() else run.last_checkpoints()
-    if not checkpoints:
-        raise InputError(f"the run {run.path} has no checkpoint", hint="train it first")
-    file = checkpoints[0].resolve()
+    file = run.chosen_checkpoint().resolve()
     return Source(config.point.preset, config.run_id, str(file), file_digest(file), config.point.image_size)
