@@ -165,6 +165,7 @@ def submit(
     PetganError, Interrupted
         By ``inline``, if a run failed or was stopped.
     """
+    _check_options(cluster, parallel)
     with _claimed(experiment):
         plan = make_plan(grid, points, dataset, experiment, command=command, parent=parent)
         logger.info("%s: %d of %d runs to start", experiment.path, len(plan.to_start), len(plan.states))
@@ -190,6 +191,8 @@ def retry(
 
     The parameters and the return value are those of `submit`.
     """
+    _check_options(cluster, parallel)
+    experiment.record()  # refuses a folder that is none
     with _claimed(experiment):
         runs = [run_id for run_id, status in experiment.statuses().items() if status.state in RETRIED]
         name = _queue(experiment, runs, cluster, parallel) if runs else None
@@ -293,16 +296,19 @@ def _forgotten(claim: Path) -> bool:
 # --- starting -------------------------------------------------------------------------------------------
 
 
-def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel: int | None) -> str:
-    """Write down what is to be started, and with which code; return the submission's name."""
+def _check_options(cluster: str, parallel: int | None) -> None:
     if cluster not in CLUSTERS:
         raise ConfigError("there is no such cluster", value=cluster, allowed=CLUSTERS)
+    if parallel is not None and parallel < 1:
+        raise ConfigError("so many runs cannot train at once", value=parallel, allowed="1 or more")
+
+
+def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel: int | None) -> str:
+    """Write down what is to be started, and with which code; return the submission's name."""
     configs = [experiment.run(run_id).config() for run_id in runs]
     resources = configs[0].resources
     if parallel is None:
         parallel = default_parallel(resources)
-    if parallel < 1:
-        raise ConfigError("so many runs cannot train at once", value=parallel, allowed="1 or more")
     code = code_digest()
     take_snapshot(experiment.code_folder(code))
     submission = Submission(

@@ -158,10 +158,13 @@ class Expansion:
 
     def _given_at(self, sweep: Sweep, place: Place, outer_axes: list[str]) -> dict[str, Place]:
         """Where each key of a sweep stands; within a sweep it has one place, and an axis stays one."""
-        places = {("preset", (*place, "preset"))} if sweep.preset is not None else set()
+        places: list[tuple[str, Place]] = []
+        if sweep.preset is not None:
+            places.append(("preset", (*place, "preset")))
         for part in ("base", "product", "zip"):
-            places |= {(key, (*place, part, key)) for key in getattr(sweep, part)}
-        places |= {(key, (*place, "points")) for values in sweep.points for key in values}
+            places += [(key, (*place, part, key)) for key in getattr(sweep, part)]
+        in_points = dict.fromkeys(key for values in sweep.points for key in values)
+        places += [(key, (*place, "points")) for key in in_points]
         for key, count in Counter([*outer_axes, *(key for key, _ in places)]).items():
             if count > 1:
                 raise self._source.error(
