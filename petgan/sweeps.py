@@ -178,14 +178,15 @@ class Expansion:
         kept = 0
         for own in scope.combinations():
             values = {**self._base_for(own), **own}
+            if any(_agrees(values, partial) for partial in scope.exclude):
+                continue
+            kept += 1
             self._refuse_untaken(own, scope)
             try:
                 point = resolve_point({**values, "image_size": UNKNOWN_IMAGE_SIZE})
             except ConfigError as error:
                 raise self._source.error(place, str(error)) from None
-            if not any(_agrees(point, values, partial) for partial in scope.exclude):
-                kept += 1
-                yield point, values, scope.names
+            yield point, values, scope.names
         if not kept:
             raise self._source.error(place, f"the sweep {scope.names[-1]!r} has no points left")
 
@@ -301,12 +302,14 @@ def _normal(key: str, value: Any) -> Any:
     return getattr(resolve_point(values), key)
 
 
-def _agrees(point: Point, values: Values, partial: Values) -> bool:
-    return all(
-        key in fields_of(values["preset"]) and _same(getattr(point, key), value)
-        for key, value in partial.items()
-    )
+def _agrees(values: Values, partial: Values) -> bool:
+    """Whether a point, not resolved yet because it need not make sense, has all of `partial`."""
+    general = {name: field.default for name, field in Point.model_fields.items()}
+    complete = {**general, **PRESETS[values["preset"]].defaults, **values}
+    return all(_same(complete[key], value) for key, value in partial.items())
 
 
 def _same(a: Any, b: Any) -> bool:
-    return sorted(a) == sorted(b) if isinstance(a, tuple) else bool(a == b)
+    if isinstance(a, (list, tuple)) and isinstance(b, (list, tuple)):
+        return sorted(a) == sorted(b)
+    return bool(a == b)

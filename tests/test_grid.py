@@ -106,6 +106,14 @@ def test_exclude_leaves_out_what_agrees_in_all(load):
     assert points(grid, "dropout", "batch_size") == [(0.1, 8), (0.2, 4), (0.2, 8)]
 
 
+def test_exclude_can_leave_out_what_makes_no_sense(load):
+    axes = "product: {optimizer: [rmsprop, adam], beta_1: [0.5, 0.9]}\n"
+    with pytest.raises(ConfigError, match="rmsprop does not take 'beta_1'"):
+        load(sweep(axes))
+    grid = load(sweep(axes + "exclude: [{optimizer: RMSprop}, {beta_1: 0.9, steps: 4000}]"))
+    assert points(grid, "optimizer", "beta_1") == [("adam", 0.5)]
+
+
 def test_nested_sweeps_are_crossed_with_their_parent(load):
     grid = load(
         sweep(
