@@ -54,7 +54,9 @@ def make_optimizer(point: Point, decay: float) -> keras.Optimizer:
         rate = keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=decay)
     options = {"learning_rate": rate, "clipvalue": point.gradient_clip}
     options |= {k: v for k in ("beta_1", "beta_2") if (v := getattr(point, k)) is not None}
-    return keras.optimizers.get({"class_name": point.optimizer, "config": options})
+    # By class: keras.optimizers.get does not know all of them (not Lamb, in 3.15).
+    kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items()}
+    return kinds[point.optimizer](**options)
 
 
 # --- random numbers -----------------------------------------------------------------------------
@@ -195,8 +197,9 @@ def make_update(
     Returns
     -------
     callable
-        Scalar int tensor to a dict of float32 scalars: ``d_loss``, ``g_loss``, ``d_real``, ``d_fake``
-        and with a penalty ``gradient_penalty``; those of the discriminator are its last turn's.
+        Scalar int tensor to a dict of float32 scalars: ``d_loss``, ``g_loss``, ``d_real`` and ``d_fake``
+        (mean scores before any sigmoid) and with a penalty ``gradient_penalty``; those of the
+        discriminator are its last turn's.
     """
     resident = tf.constant(images)
     local = point.batch_size // ranks
