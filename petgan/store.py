@@ -4,7 +4,7 @@ Layout (schema 1)
 -----------------
 ``images``          (n, size, size, 1) uint8 or uint16 or float32, chunked by image
 ``patient``         (n,) keyed hash of the patient, 16 hexadecimal digits
-``source``          (n,) keyed hash of the file or slice
+``source``          (n,) keyed hash of the file or series, and the slice's number in it (last 4 digits)
 ``split``           (n,) ``train``, ``validation`` or ``test``
 ``view``            (n,) e.g. ``slice``, ``mip-coronal``, ``mammogram``, ``thumbnail``, ``synthetic``
 ``pixel_digest``    (n,) SHA-256 of the image's bytes
@@ -12,6 +12,9 @@ attributes          ``schema_version``, ``modality``, ``units``, ``window``, ``p
                     ``tool_version``, ``configuration`` (JSON), ``digest``
 
 Rows are sorted by (patient, source), so that the file does not depend on the order of work.
+
+Images are not compressed: training reads all of them once, compressed bytes would depend on the version
+of zlib, and a window may be read without a filter by any tool.
 """
 
 from __future__ import annotations
@@ -30,7 +33,7 @@ import numpy as np
 from petgan import __version__
 from petgan.config import DatasetRef
 from petgan.errors import DatasetError
-from petgan.runs import atomic_path
+from petgan.hdf5 import atomic_hdf5
 
 SCHEMA_VERSION = 1
 SPLITS = ("train", "validation", "test")
@@ -105,7 +108,7 @@ def write_dataset(
         "projection": projection,
         "key_id": key_id,
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w", track_order=False) as file:
+    with atomic_hdf5(path) as file:
         images = file.create_dataset(
             "images", (0, *shape), dtype, maxshape=(None, *shape), chunks=(1, *shape)
         )
@@ -115,6 +118,7 @@ def write_dataset(
                 images.resize(max(64, 2 * n), axis=0)
             pixels = np.asarray(image, dtype).reshape(shape)
             images[n] = pixels
+            file.check()
             for name in ("patient", "source", "split", "view"):
                 columns[name].append(getattr(row, name))
             columns["pixel_digest"].append(pixel_digest(pixels))

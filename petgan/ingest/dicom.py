@@ -1,0 +1,188 @@
+"""DICOM files: PET slice by slice, and mammograms.
+
+Values are rescaled slice by slice, since PET's RescaleSlope changes from slice to slice (PS3.3 C.8.9.4);
+slices are ordered by their position along the normal of their plane (PS3.3 C.7.6.2), never by name.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from pydicom import Dataset, dcmread
+from pydicom.datadict import tag_for_keyword
+from pydicom.errors import InvalidDicomError
+from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
+from pydicom.uid import UID
+
+from petgan.ingest.frame import Header, Refused, Skipped
+from petgan.ingest.raster import check_size
+
+MODALITIES = {"PT": "pet", "MG": "mammogram"}
+TAGS = [
+    "SOPInstanceUID", "ImageType", "Modality", "PatientID", "SeriesInstanceUID", "Units",
+    "BurnedInAnnotation", "ImagePositionPatient", "ImageOrientationPatient",
+    "SamplesPerPixel", "PhotometricInterpretation",
+    "NumberOfFrames", "Rows", "Columns", "BitsStored", "PixelRepresentation",
+    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
+    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+]  # fmt: skip
+# Words of ImageType in projections of a whole volume.
+PROJECTIONS = ("PROJ", "MIP", "MAX_IP", "MAX PIXEL", "SUM")
+
+
+def scan(path: Path) -> list[Header]:
+    """What the images of a DICOM file are.
+
+    Raises
+    ------
+    Refused
+        If an image is there that cannot be taken.
+    Skipped
+        If the file holds no PET image and no mammogram.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = _header(path)
+    modality = _modality(data)
+    _check_image(data)
+    _check_codec(data)
+    frames = int(data.get("NumberOfFrames") or 1)
+    if frames > 1 and modality != "pet":
+        raise Refused("is a mammogram of several frames (tomosynthesis), of which no rule takes one")
+    return [_frame_header(data, modality, index) for index in range(frames)]
+
+
+def read(path: Path, index: int) -> np.ndarray:
+    """One frame's values after the modality transformation; MONOCHROME1 is turned to bright on dark.
+
+    Returns
+    -------
+    ndarray (h, w) float32
+        In the units of the header.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        data = Dataset()
+        stored = pixel_array(path, ds_out=data, specific_tags=_tag_numbers(), index=index)
+        if data.PhotometricInterpretation == "MONOCHROME1":
+            low, high = _stored_span(data)
+            stored = low + high - stored.astype(np.float64)
+        values = _modality_values(stored, data, index)
+    if not np.isfinite(values).all():
+        raise Refused("holds values that are not finite numbers")
+    return values.astype(np.float32)
+
+
+def _header(path: Path) -> Dataset:
+    try:
+        return dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+    except InvalidDicomError:
+        raise Refused("is not a DICOM file, or lacks the DICM prefix") from None
+
+
+def _tag_numbers() -> list[int]:
+    return [number for name in TAGS if (number := tag_for_keyword(name)) is not None]
+
+
+def _modality(data: Dataset) -> str:
+    kind = UID(data.file_meta.get("MediaStorageSOPClassUID", "")).name
+    if "Image Storage" not in kind:
+        raise Skipped("DICOM without an image")
+    code = data.get("Modality")
+    if code is None:
+        raise Refused("is cut short")
+    if code not in MODALITIES:
+        raise Skipped("DICOM of another modality than PT and MG")
+    return MODALITIES[code]
+
+
+def _check_image(data: Dataset) -> None:
+    if "Rows" not in data or "Columns" not in data:
+        raise Refused("is cut short: it says nothing of its pixels")
+    check_size(int(data.Columns), int(data.Rows))
+    if data.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
+        raise Refused("is in colours")
+    if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
+        raise Refused("has text burned into its pixels (BurnedInAnnotation), which may name the patient")
+
+
+def _check_codec(data: Dataset) -> None:
+    syntax = UID(data.file_meta.get("TransferSyntaxUID", ""))
+    try:
+        decoder = get_decoder(syntax)
+    except NotImplementedError:
+        raise Refused("has a transfer syntax that pydicom does not know") from None
+    if not decoder.is_available:
+        raise Refused(f"is compressed with {syntax.name}; 'petgan doctor' says what to install for it")
+
+
+def _frame_header(data: Dataset, modality: str, index: int) -> Header:
+    patient = str(data.get("PatientID") or "").strip()
+    series, instance = (str(data.get(name) or "") for name in ("SeriesInstanceUID", "SOPInstanceUID"))
+    if not instance:
+        raise Refused("has no SOPInstanceUID")
+    common: dict[str, Any] = {
+        "pixels": int(data.Rows) * int(data.Columns),
+        "modality": modality,
+        "patient": patient,
+        "instance": f"{instance}/{index}",
+    }
+    if modality == "mammogram":
+        span = None if "ModalityLUTSequence" in data else _rescaled_span(data, index)
+        return Header(**common, span=span, series=instance)
+    common["units"] = str(data.get("Units") or "unknown").lower()
+    if any(word in part for part in data.get("ImageType") or () for word in PROJECTIONS):
+        return Header(**common, series=instance, view="projection")
+    return Header(**common, series=series or instance, position=_position(data, index))
+
+
+def _position(data: Dataset, index: int) -> float:
+    """Of a slice along the normal of its plane, in mm."""
+    place = _group(data, index, "PlanePositionSequence").get("ImagePositionPatient")
+    plane = _group(data, index, "PlaneOrientationSequence").get("ImageOrientationPatient")
+    if not place or not plane:
+        several = int(data.get("NumberOfFrames") or 1) > 1
+        raise Refused(f"does not say where its {'frames' if several else 'slice'} lie (ImagePositionPatient)")
+    across, down = np.array(plane[:3], float), np.array(plane[3:], float)
+    return float(np.dot(np.cross(across, down), np.array(place, float)))
+
+
+def _modality_values(stored: np.ndarray, data: Dataset, index: int) -> np.ndarray:
+    if "ModalityLUTSequence" in data:
+        return apply_modality_lut(stored.astype(np.int64), data)
+    slope, intercept = _rescale(data, index)
+    return stored * slope + intercept
+
+
+def _rescale(data: Dataset, index: int) -> tuple[float, float]:
+    group = _group(data, index, "PixelValueTransformationSequence")
+    if "RescaleSlope" not in group and data.get("Modality") == "PT":
+        raise Refused("has no RescaleSlope, without which PET values mean nothing")
+    return float(group.get("RescaleSlope", 1)), float(group.get("RescaleIntercept", 0))
+
+
+def _group(data: Dataset, index: int, name: str) -> Dataset:
+    """Where the attributes of a frame stand: in its functional group, in the shared one, or at the top."""
+    per_frame: Sequence[Dataset] = data.get("PerFrameFunctionalGroupsSequence") or ()
+    shared: Sequence[Dataset] = data.get("SharedFunctionalGroupsSequence") or ()
+    for groups in (per_frame[index : index + 1], shared[:1]):
+        for group in groups:
+            if name in group:
+                item: Dataset = group[name].value[0]
+                return item
+    return data
+
+
+def _stored_span(data: Dataset) -> tuple[int, int]:
+    bits = int(data.BitsStored)
+    return (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1) if data.PixelRepresentation else (0, 2**bits - 1)
+
+
+def _rescaled_span(data: Dataset, index: int) -> tuple[float, float]:
+    slope, intercept = _rescale(data, index)
+    low, high = sorted(slope * value + intercept for value in _stored_span(data))
+    return low, high

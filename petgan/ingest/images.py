@@ -1,0 +1,81 @@
+"""From a file to the pixels of the dataset: what the worker processes do."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from petgan.ingest.formats import FORMATS
+from petgan.ingest.frame import Frame, Refused
+from petgan.ingest.parallel import OrderedMap
+from petgan.ingest.resize import square
+from petgan.ingest.scan import refusal
+from petgan.ingest.window import Limits, Window, apply
+from petgan.store import Row
+
+
+@dataclass(frozen=True)
+class Task:
+    """An image to be made. `limits` is None where it is windowed by its own values."""
+
+    row: Row
+    frame: Frame
+    window: Window
+    limits: Limits | None
+    size: int
+
+
+def make_image(task: Task) -> np.ndarray | Refused:
+    """The image (size, size) uint8, or why there is none."""
+    frame = task.frame
+    try:
+        values = FORMATS[frame.format].read(frame.path, frame.index)
+        limits = task.limits or task.window.limits([values], values.size, frame.header.span)
+        return square(apply(values, limits), task.size)
+    except Exception as error:
+        return refusal(error)
+
+
+def series_limits(
+    frames: Sequence[Frame],
+    window: Window,
+    run_all: OrderedMap,
+    show: Callable[[int, int], None],
+    refuse: Callable[[Frame, str], None],
+) -> dict[str, Limits]:
+    """What becomes black and white in each series of several slices.
+
+    Every slice is read for it, one at a time; `refuse` is told of those that cannot be.
+    """
+    by_series: defaultdict[str, list[Frame]] = defaultdict(list)
+    for frame in frames:
+        by_series[frame.series].append(frame)
+    several = {name: (slices, window) for name, slices in by_series.items() if len(slices) > 1}
+    limits: dict[str, Limits] = {}
+    outcomes = run_all(_find_limits, several.values())
+    for done, (name, (found, bad)) in enumerate(zip(several, outcomes, strict=True), 1):
+        show(done, len(several))
+        for frame, reason in bad:
+            refuse(frame, reason)
+        if found is not None:
+            limits[name] = found
+    return limits
+
+
+def _find_limits(task: tuple[list[Frame], Window]) -> tuple[Limits | None, list[tuple[Frame, str]]]:
+    slices, window = task
+    bad: list[tuple[Frame, str]] = []
+
+    def images() -> Iterator[np.ndarray]:
+        for frame in slices:
+            try:
+                yield FORMATS[frame.format].read(frame.path, frame.index)
+            except Exception as error:
+                bad.append((frame, refusal(error).reason))
+
+    pixels = sum(frame.header.pixels for frame in slices)
+    limits = window.limits(images(), pixels, slices[0].header.span)
+    return (None if len(bad) == len(slices) else limits), bad

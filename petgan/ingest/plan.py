@@ -1,0 +1,131 @@
+"""What an ingest would do: the options, settled by the files that were found."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import field_validator
+
+from petgan.config import Frozen, Positive, image_base
+from petgan.errors import ConfigError, InputError
+from petgan.ingest.formats import FORMATS
+from petgan.ingest.frame import Frame
+from petgan.ingest.parallel import OrderedMap
+from petgan.ingest.patients import PATIENT_ID, RULES, check_rule
+from petgan.ingest.scan import find_images
+from petgan.ingest.window import Window, parse_window
+
+#: Shows ``done / total`` of what, in which unit: `petgan.cli.output.progress_bar` is one.
+Progress = Callable[[str, str], AbstractContextManager[Callable[[int, int], None]]]
+
+
+def silent(what: str, unit: str) -> AbstractContextManager[Callable[[int, int], None]]:
+    """A progress that shows nothing."""
+    return nullcontext(lambda done, total: None)
+
+
+class Options(Frozen):
+    """How files become images; what ``auto`` comes to is settled by the files."""
+
+    size: Positive = 224  # pixels; 7 or 8 times a power of two
+    modality: Literal["auto", "pet", "mammogram"] = "auto"
+    window: str = "auto"  # see petgan.ingest.window
+    patients: str = "auto"  # see petgan.ingest.patients
+    split: tuple[float, float, float] = (0.7, 0.15, 0.15)
+
+    @field_validator("size")
+    @classmethod
+    def _divisible(cls, value: int) -> int:
+        image_base(value)
+        return value
+
+    @field_validator("window")
+    @classmethod
+    def _window(cls, value: str) -> str:
+        return value if value == "auto" else str(parse_window(value))
+
+    @field_validator("patients")
+    @classmethod
+    def _rule(cls, value: str) -> str:
+        check_rule(value)
+        return value
+
+    @field_validator("split")
+    @classmethod
+    def _shares(cls, value: tuple[float, float, float]) -> tuple[float, float, float]:
+        if min(value) < 0 or abs(sum(value) - 1) > 1e-6:
+            raise ConfigError(
+                "these are no shares of train, validation and test",
+                value=value,
+                allowed="three numbers, none negative, whose sum is 1",
+            )
+        return value
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is taken, what is refused (reasons by file name) and what is skipped (numbers by reason)."""
+
+    options: Options
+    units: str
+    frames: list[Frame]
+    refused: dict[str, str]
+    skipped: Counter[str]
+
+    @property
+    def window(self) -> Window:
+        return parse_window(self.options.window)
+
+    @property
+    def configuration(self) -> dict[str, Any]:
+        """The options for dataset and record; an expression for patients may hold names, and stays out."""
+        values = self.options.model_dump(mode="json")
+        if values["patients"] not in (PATIENT_ID, *RULES):
+            values["patients"] = "expression"
+        return {**values, "resize": "lanczos", "padding": "square"}
+
+
+def plan_with(
+    sources: Sequence[Path | str], options: Options, run_all: OrderedMap, progress: Progress
+) -> Plan:
+    """Make a plan with a `map` that is there already; see `petgan.ingest.make_plan`."""
+    with progress("headers", "files") as show:
+        found = find_images(sources, options.patients, run_all, show)
+    wanted = options.modality
+    frames = [frame for frame in found.frames if wanted in ("auto", frame.header.modality or wanted)]
+    if len(frames) < len(found.frames):
+        found.skipped["DICOM of the other modality"] += len(found.frames) - len(frames)
+    if not frames and not found.refused:
+        where = ", ".join(map(str, sources))
+        raise InputError(f"there are no images in {where}", allowed=f"{', '.join(FORMATS)} files")
+    if wanted == "auto":
+        modalities = (frame.header.modality or "mammogram" for frame in frames)
+        wanted = _only_one("modality", modalities, hint="choose with --modality")
+    units = _only_one("unit", (frame.header.units for frame in frames), hint="ingest them one by one")
+    window = _settled(options.window, frames, wanted)
+    if window.is_fixed and frames and window.kind != units:
+        raise ConfigError(f"the images are in {units}, and the window is not", value=str(window))
+    update = {"modality": wanted, "window": str(window), "patients": found.patients}
+    return Plan(options.model_copy(update=update), units, frames, found.refused, found.skipped)
+
+
+def _only_one(what: str, values: Iterable[str], hint: str) -> Any:
+    counts = Counter(values)
+    if len(counts) > 1:
+        kinds = ", ".join(f"{number} {value}" for value, number in counts.most_common())
+        raise InputError(f"a dataset has one {what}, and these images have several: {kinds}", hint=hint)
+    return next(iter(counts), "auto")
+
+
+def _settled(window: str, frames: Sequence[Frame], modality: str) -> Window:
+    """What ``auto`` is: of a mammogram nothing is cut off, since its brightest specks may matter most."""
+    if window != "auto":
+        return parse_window(window)
+    if all(frame.header.span == (0, 255) for frame in frames):
+        return Window("full")
+    return Window("percentile", 0.5, 99.5) if modality == "pet" else Window("percentile", 0, 100)
