@@ -57,7 +57,7 @@ def transfer_pairs(experiment: Experiment, score: Score) -> list[Pairs]:
 
 
 def pairs_csv(experiment: Experiment, score: Score) -> str:
-    """One line a pair, with full precision."""
+    """One line a pair, with ten digits."""
     rows = [
         {
             "preset": pair.scratch.preset,
@@ -71,7 +71,7 @@ def pairs_csv(experiment: Experiment, score: Score) -> str:
         }
         for pair in _pairs(experiment, score)
     ]
-    return pd.DataFrame(rows).to_csv(index=False)
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.10g")
 
 
 def _pairs(experiment: Experiment, score: Score) -> Iterator[Pair]:

@@ -61,8 +61,8 @@ def what_came_out(experiment: Experiment, score: Score, choices: Mapping[str, Ch
     for preset, cell in best.items():
         others = [c for c in cells if c is not cell and c.runs[0].preset == preset]
         sentences.append(
-            f"Best {preset} by {score.label}: {describe(experiment, cell.runs[0])}, {cell_number(cell, score)}"
-            f"{_incomplete(cell)}{_not_shown(cell, others, 'other configuration')}."
+            f"Best {preset} by {score.label}: {describe(experiment, cell.runs[0])}, "
+            f"{cell_number(cell, score)}{_incomplete(cell)}{_not_shown(cell, others, 'other configuration')}."
         )
     if len(best) > 1:
         winner = min(best, key=lambda preset: best[preset].mean or 0.0)

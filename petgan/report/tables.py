@@ -317,7 +317,7 @@ def unique_slugs(names: Iterable[str]) -> list[str]:
 
 
 def to_csv(table: Table) -> str:
-    """One line a cell, with full precision."""
+    """One line a cell, with ten digits."""
     rows = [
         {
             **({table.by_axis: part.name} if table.by_axis else {}),
@@ -335,7 +335,7 @@ def to_csv(table: Table) -> str:
         for part in table.parts
         for (row, column), cell in part.cells.items()
     ]
-    return pd.DataFrame(rows).to_csv(index=False)
+    return pd.DataFrame(rows).to_csv(index=False, float_format="%.10g")
 
 
 def to_markdown(table: Table) -> str:
