@@ -5,8 +5,8 @@ Layout (schema 1)
 ``generator``, ``discriminator``, ``ema_generator``, ``generator_optimizer``, ``discriminator_optimizer``
     one dataset a variable, named by its position and name, in Keras' order
 attributes
-    ``schema_version``, ``run_id``, ``step`` (updates done), ``dataset_digest``, ``point`` (JSON; the
-    random state is its seed and the step), ``digest`` (SHA-256 over all of it)
+    ``schema_version``, ``run_id``, ``preset``, ``step`` (updates done), ``seed`` (with the step, all of
+    the random state), ``dataset_digest``, ``point`` (JSON), ``digest`` (SHA-256 over all of it)
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import hashlib
 import itertools
 import json
 import logging
+import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,15 +25,17 @@ import h5py
 import keras
 import numpy as np
 
-from petgan.config import Point, resolve_point
-from petgan.errors import CheckpointError, ConfigError
+from petgan.config import Point, RunConfig, resolve_point
+from petgan.errors import CheckpointError, ConfigError, DatasetError
+from petgan.hdf5 import atomic_hdf5
 from petgan.models import build
+from petgan.models.dcgan import FIRST_CHANNELS
+from petgan.models.layers import plain
 from petgan.presets import PRESETS
 from petgan.runs import atomic_path, file_digest
 from petgan.steps import Networks
 
 SCHEMA_VERSION = 1
-IMAGE_SIZES = (224, 256, 112, 128, 56, 64, 28, 32)  # tried when a file does not say
 GROUPS = ("generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer")
 
 logger = logging.getLogger(__name__)
@@ -48,9 +52,7 @@ class Header:
     digest: str
 
 
-def write_checkpoint(
-    path: Path, networks: Networks, *, run_id: str, step: int, dataset_digest: str, point: Point
-) -> None:
+def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: int) -> None:
     """Write a checkpoint atomically.
 
     Raises
@@ -61,52 +63,63 @@ def write_checkpoint(
     arrays = {name: _named_arrays(_variables(getattr(networks, name))) for name in GROUPS}
     attributes = {
         "schema_version": SCHEMA_VERSION,
-        "run_id": run_id,
+        "run_id": config.run_id,
+        "preset": config.point.preset,
         "step": step,
-        "dataset_digest": dataset_digest,
-        "point": point.model_dump_json(),
+        "seed": config.point.seed,
+        "dataset_digest": config.dataset.digest,
+        "point": config.point.model_dump_json(),
     }
-    with atomic_path(path) as temporary, h5py.File(temporary, "w") as file:
+    with atomic_hdf5(path) as file:
         for group, members in arrays.items():
             for name, array in members.items():
                 file.create_dataset(f"{group}/{name}", data=array)
         file.attrs.update({**attributes, "digest": _digest(arrays, attributes)})
 
 
-def read_checkpoint(path: Path, networks: Networks) -> Header:
-    """Load all variables of a checkpoint into `networks`.
+def read_newest(candidates: list[Path], networks: Networks, config: RunConfig) -> Header | None:
+    """Load the first of a run's checkpoints that is whole into `networks`; None without candidates.
 
     Raises
     ------
     CheckpointError
-        If it is damaged, or of another network: nothing has been loaded then.
+        If none is whole, or the first whole one is of another run or network: nothing is loaded then.
+    DatasetError
+        If the run's dataset has changed.
     """
-    header, arrays = _read(path)
-    for name in GROUPS:
-        _check_shapes(path, name, _variables(getattr(networks, name)), list(arrays[name].values()))
-    for name in GROUPS:
-        _assign(_variables(getattr(networks, name)), arrays[name])
-    return header
-
-
-def read_newest(candidates: list[Path], networks: Networks) -> Header | None:
-    """Load the first of `candidates` that is whole; None without candidates.
-
-    Raises
-    ------
-    CheckpointError
-        If none is whole, or the first whole one is of another network.
-    """
-    for position, path in enumerate(candidates):
+    for path, older in itertools.zip_longest(candidates, candidates[1:]):
         try:
-            _read(path)
+            header, arrays = _read(path)
         except CheckpointError as error:
-            if position == len(candidates) - 1:
+            if older is None:
                 raise
-            logger.warning("%s; going back to %s", error, candidates[position + 1].name)
+            logger.warning("%s; going back to %s", error, older.name)
             continue
-        return read_checkpoint(path, networks)
+        _check_belongs(path, header, config)
+        for name in GROUPS:
+            _check_shapes(path, name, _variables(getattr(networks, name)), list(arrays[name].values()))
+        for name in GROUPS:
+            _assign(_variables(getattr(networks, name)), arrays[name])
+        return header
     return None
+
+
+def _check_belongs(path: Path, header: Header, config: RunConfig) -> None:
+    if header.dataset_digest != config.dataset.digest:
+        raise DatasetError(
+            "the dataset has changed since the run began",
+            value=config.dataset.digest[:12],
+            allowed=header.dataset_digest[:12],
+            hint="bring the old dataset back, or give the run a folder of its own",
+        )
+    theirs, ours = header.point.model_dump(), config.point.model_dump()
+    for name, value in theirs.items():
+        if ours[name] != value and name != "init_from":  # the file may have moved: its digest counts
+            raise CheckpointError(
+                f"{path} is the checkpoint of another run: its {name} is {value!r}",
+                value=ours[name],
+                hint="give this run a folder of its own, or the settings that the checkpoint was made with",
+            )
 
 
 def read_header(path: Path) -> Header:
@@ -172,13 +185,21 @@ def start_from(path: Path | str, digest: str | None, networks: Networks) -> None
     networks.ema_generator.set_weights(sources["generator"])
 
 
+def export_generator(path: Path, generator: keras.Model) -> None:
+    """Write a generator as a Keras file that loads without petgan, atomically."""
+    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+        file = Path(folder) / "generator.keras"  # Keras insists on the ending
+        plain(generator).save(file)
+        file.replace(temporary)
+
+
 # --- the study's files --------------------------------------------------------------------------
 
 
 def read_published_generator(path: Path | str) -> tuple[keras.Model, str]:
     """Read a generator that Keras 2 saved as HDF5, by its weights, into petgan's own network.
 
-    Which network it is follows from the weights' shapes: petgan's presets are tried in turn.
+    Which network it is, and for which image size, follows from the weights' shapes.
 
     Returns
     -------
@@ -191,18 +212,32 @@ def read_published_generator(path: Path | str) -> tuple[keras.Model, str]:
         If the weights fit no generator of petgan.
     """
     layers = _keras2_layers(Path(path))
-    for preset in PRESETS:
-        for image_size in IMAGE_SIZES:
-            generator, _ = build(preset, image_size, latent_size=layers[0][1][0].shape[0])
-            values = _fitted(layers, generator)
-            if values is not None:
-                generator.set_weights(values)
-                return generator, preset
-    count = sum(value.size for _, values in layers for value in values)
-    raise CheckpointError(
-        f"{path} is no generator that petgan knows: it holds {count} weights",
-        allowed=f"generators of {', '.join(PRESETS)}",
-    )
+    try:
+        preset, image_size, latent_size = _network_of(layers)
+        generator, _ = build(preset, image_size, latent_size=latent_size)
+        values = _fitted(layers, generator)
+    except (ConfigError, IndexError, ValueError):
+        values = None
+    if values is None:
+        count = sum(value.size for _, values in layers for value in values)
+        raise CheckpointError(
+            f"{path} is no generator that petgan knows: it holds {count} weights in {len(layers)} layers",
+            allowed=f"generators of {', '.join(PRESETS)}",
+        )
+    generator.set_weights(values)
+    return generator, preset
+
+
+def _network_of(layers: list[tuple[str, list[np.ndarray]]]) -> tuple[str, int, int]:
+    """Preset, image size and latent size of the generator whose layers may have these weights."""
+    kernels = [values[0].shape for _, values in layers if values[0].ndim > 1]
+    latent_size, units = kernels[0]
+    if all(len(kernel) == 2 for kernel in kernels):
+        return "gan", math.isqrt(kernels[-1][1]), latent_size
+    normalized = len(kernels) < len(layers)
+    preset, ends = ("dcgan", 2) if normalized else ("wgan-gp", 3)  # layers that double nothing
+    base = math.isqrt(units // FIRST_CHANNELS)
+    return preset, base << (len(kernels) - ends), latent_size
 
 
 def _keras2_layers(path: Path) -> list[tuple[str, list[np.ndarray]]]:

@@ -5,26 +5,28 @@ This is the only place that knows training and evaluation both.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import platform
-import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
 from petgan.config import RunConfig
-from petgan.errors import EXIT_FAILURE, DatasetError, Interrupted, PetganError
-from petgan.runs import RunFolder, write_json
+from petgan.errors import EXIT_FAILURE, DatasetError, PetganError, TrainingError
+from petgan.runs import RunFolder, read_json, write_json
+from petgan.session import Session
 
 if TYPE_CHECKING:
     import keras
     import numpy as np
+
+    from petgan.checkpoint import Header
 
 SCORED_IMAGES = 128  # at most, of the validation split
 SCORE_SEED = 1  # of the noise and of the random patches
@@ -35,31 +37,43 @@ logger = logging.getLogger("petgan.worker")
 def train(run: str) -> None:
     """Train the run whose folder is `run`, or go on with it."""
     folder = RunFolder(Path(run))
-    try:
-        _train(folder)
-    except Interrupted as interruption:
-        folder.update_status(state="interrupted", error=str(interruption))
-        raise
-    except PetganError as error:
-        if folder.status().state != "running":
-            folder.update_status(state="failed", error=str(error))
-        raise
+    if folder.status().state == "done":
+        logger.info("%s is done already", folder.path)
+        return
+    with Session(folder) as session:
+        config = folder.config()
+        images, validation = _read_images(config)
+        use_cpus(config.resources.cpus)
+        from petgan import trainer
+
+        _write_lineage(folder, config)
+        with _memory_errors(config):
+            trainer.train(folder, config, images, session, _validation_score(validation))
 
 
-def _train(folder: RunFolder) -> None:
+def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+    """The training images, and the validation images that are scored against."""
     from petgan.store import Dataset
 
-    config = folder.config()
-    if folder.status().state == "done":
-        logger.info("%s is done already", folder.path.name)
-        return
     with Dataset(config.dataset.path) as dataset:
         if dataset.digest != config.dataset.digest:
             raise DatasetError(
-                f"{dataset.path} has changed since the run began",
+                f"{dataset.path}: the dataset has changed since the run began",
                 value=dataset.digest[:12],
                 allowed=config.dataset.digest[:12],
                 hint="bring the old dataset back, or give the run a folder of its own",
+            )
+        if dataset.dtype != "uint8":
+            raise DatasetError(
+                f"{dataset.path} cannot be trained on: its pixels are {dataset.dtype}",
+                allowed="uint8",
+                hint="ingest the files again with a window",
+            )
+        if dataset.image_size != config.point.image_size:
+            raise DatasetError(
+                f"{dataset.path} has images of another size",
+                value=dataset.image_size,
+                allowed=[config.point.image_size],
             )
         images = dataset.images("train")
         validation = dataset.images("validation")[:SCORED_IMAGES]
@@ -67,16 +81,22 @@ def _train(folder: RunFolder) -> None:
         raise DatasetError(
             f"{config.dataset.path} has no training images", hint="ingest with another --split"
         )
+    return images, validation
 
-    use_cpus(config.resources.cpus)
-    from petgan.checkpoint import read_generator
-    from petgan.models.layers import plain
-    from petgan.trainer import train
 
-    _write_lineage(folder, config)
-    train(folder, images, _validation_score(validation))
-    generator, _ = read_generator(folder.last_checkpoints()[0])
-    plain(generator).save(folder.generator_file)
+@contextlib.contextmanager
+def _memory_errors(config: RunConfig) -> Iterator[None]:
+    import tensorflow as tf
+
+    try:
+        yield
+    except (MemoryError, tf.errors.ResourceExhaustedError):
+        point = config.point
+        raise TrainingError(
+            f"there is not enough memory for {point.preset} at {point.image_size} pixels",
+            value=f"batch_size {point.batch_size}",
+            hint="take a smaller batch_size, or a machine with more",
+        ) from None
 
 
 def _validation_score(images: np.ndarray) -> Callable[[keras.Model], float] | None:
@@ -111,6 +131,7 @@ def _write_lineage(folder: RunFolder, config: RunConfig) -> None:
     import tensorflow as tf
 
     point = config.point
+    before = read_json(folder.lineage_file) if folder.lineage_file.is_file() else {}
     write_json(
         folder.lineage_file,
         {
@@ -126,13 +147,58 @@ def _write_lineage(folder: RunFolder, config: RunConfig) -> None:
                 "keras": keras.__version__,
                 "numpy": np.__version__,
             },
-            "hosts": [socket.gethostname()],
+            "hosts": sorted({*before.get("hosts", []), socket.gethostname()}),
             "cpus": config.resources.cpus,
         },
     )
 
 
-TASKS: dict[str, Callable[..., None]] = {"train": train}
+def evaluate(
+    experiment: str,
+    weights: str | None = None,
+    images: int | None = None,
+    resize: str = "antialias",
+    force: bool = False,
+) -> None:
+    """Score the finished runs of the experiment whose folder is `experiment`."""
+    from petgan.evaluate import evaluate_experiment
+    from petgan.features import find_weights
+    from petgan.runs import ExperimentFolder
+
+    found = find_weights(weights)
+    import_quietly()
+    evaluate_experiment(
+        ExperimentFolder(Path(experiment)),
+        draw,
+        weights=found,
+        images=images,
+        resize=resize,
+        force=force,
+    )
+
+
+def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | None]:
+    """Draw images (count, size, size) uint8 from the averaged generator of a checkpoint."""
+    from petgan.checkpoint import read_generator
+    from petgan.samples import generate
+
+    generator, header = read_generator(checkpoint)
+    return generate(generator, count, seed), header
+
+
+def import_quietly() -> None:
+    """Import TensorFlow without its greetings, which come before it looks at its log level."""
+    kept, null = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    try:
+        import tensorflow  # noqa: F401
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(null)
+
+
+TASKS: dict[str, Callable[..., None]] = {"train": train, "evaluate": evaluate}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -140,8 +206,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     task, arguments = sys.argv[1:] if argv is None else argv
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGUSR2):
-        signal.signal(number, _stop)
     try:
         TASKS[task](**_arguments(arguments))
     except PetganError as error:
@@ -156,11 +220,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _arguments(text: str) -> dict[str, Any]:
     arguments: dict[str, Any] = json.loads(text)
     return arguments
-
-
-def _stop(signum: int, frame: FrameType | None) -> None:
-    # While training runs, the trainer takes these signals as "checkpoint and stop".
-    raise Interrupted(f"stopped by {signal.Signals(signum).name} before the work began")
 
 
 if __name__ == "__main__":

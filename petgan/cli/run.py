@@ -156,10 +156,10 @@ def _train(folder: RunFolder) -> int:
             while worker.poll() is None:
                 time.sleep(POLL_SECONDS)
                 status = folder.status()
-                if status.state == "running":
+                if status.state == "running" and status.steps:
                     show(status.step, status.steps)
-        status = folder.status()
-        show(status.step, status.steps)
+        if worker.returncode == 0:
+            show(status.steps, status.steps)
     return worker.returncode
 
 
