@@ -58,11 +58,11 @@ def write_report(
         If the folder cannot be written.
     """
     read = [read_experiment(path) for path in experiments]
-    names = tables.unique_slugs(experiment.name for experiment in read)
-    prefixes = [f"{name}-" for name in names] if len(read) > 1 else [""]
+    labels = _labels(read)
+    prefixes = [f"{slug}-" for slug in tables.unique_slugs(labels)] if len(read) > 1 else [""]
     sections = [
-        Section(experiment, experiment.headline(score), prefix)
-        for experiment, prefix in zip(read, prefixes, strict=True)
+        Section(experiment, experiment.headline(score), label, prefix)
+        for experiment, label, prefix in zip(read, labels, prefixes, strict=True)
     ]
     folder = Path(output) if output is not None else read[0].folder.report
     total, done = sum(len(section.tables) for section in sections), 0
@@ -73,11 +73,20 @@ def write_report(
             progress(done, total)
     for section in sections:
         _write_section(section, folder)
-    frame = pd.concat([e.frame for e in read]) if len(read) > 1 else read[0].frame
-    write_text(folder / "results.csv", frame.to_csv(index=False))
+    results = pd.concat([section.experiment.frame.assign(experiment=section.label) for section in sections])
+    write_text(folder / "results.csv", results.to_csv(index=False))
     page = folder / "index.html"
     write_text(page, render(sections))
     return page
+
+
+def _labels(experiments: Sequence[Experiment]) -> list[str]:
+    """Their names; where several have the same, with their folders."""
+    names = [experiment.name for experiment in experiments]
+    return [
+        f"{e.name} ({e.folder.path.resolve().name})" if names.count(e.name) > 1 else e.name
+        for e in experiments
+    ]
 
 
 class Section:
@@ -88,13 +97,16 @@ class Section:
     experiment : Experiment
     score : Score or None
         The headline.
+    label : str
+        What the page calls the experiment.
     prefix : str
         Of the names of its files.
     """
 
-    def __init__(self, experiment: Experiment, score: Score | None, prefix: str) -> None:
+    def __init__(self, experiment: Experiment, score: Score | None, label: str, prefix: str) -> None:
         self.experiment = experiment
         self.score = score
+        self.label = label
         self.prefix = prefix
         self.tables = tables.all_tables(experiment, score)
         self.curves: dict[str, list[Curves]] = {}
@@ -209,7 +221,7 @@ def render(sections: Sequence[Section]) -> str:
     )
     return template.render(
         sections=sections,
-        title=" and ".join(section.experiment.name for section in sections),
+        title=" and ".join(section.label for section in sections),
         version=__version__,
         heat=heat,
         tables=tables,

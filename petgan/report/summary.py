@@ -41,7 +41,7 @@ def what_was_run(experiment: Experiment) -> str:
     return (
         f"{_count(points, 'point')} ({presets}), {_count(len(seeds), 'seed')} ({_list(map(str, seeds))}), "
         f"{_count(len(runs), 'run')} of {_either(run.point['steps'] for run in runs)} steps, on the dataset "
-        f"{Path(dataset['path']).name}: {dataset['modality']}, images of {sizes} × {sizes} pixels."
+        f"{Path(dataset['path']).name} ({dataset['modality']}, {sizes} × {sizes} pixels)."
     )
 
 
@@ -50,7 +50,7 @@ def how_far(experiment: Experiment) -> str:
     counts = Counter(_stage(run) for run in experiment.runs)
     if list(counts) == ["scored"]:
         return "All runs are done and scored."
-    return f"Of the runs, {_list(f'{number} {stage}' for stage, number in counts.items())}."
+    return f"State of the runs: {_list(f'{number} {stage}' for stage, number in counts.items())}."
 
 
 def what_came_out(experiment: Experiment, score: Score, choices: Mapping[str, Choice]) -> list[str]:

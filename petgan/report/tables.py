@@ -206,7 +206,7 @@ def _in_order(labels: Iterable[str]) -> list[str]:
 def _cell(runs: tuple[Run, ...], values: pd.Series, published: Callable[[Run], float | None]) -> Cell:
     count = int(values.count())
     missing = [run.state_in_words for run, value in zip(runs, values, strict=True) if pd.isna(value)]
-    words = "; ".join(Counter(missing)) if not count else f"{count} of {len(runs)} seeds" if missing else ""
+    words = f"{count} of {len(runs)} seeds" if count and missing else _states(missing)
     return Cell(
         words=words,
         runs=runs,
@@ -228,6 +228,12 @@ def configurations(experiment: Experiment, score: Score) -> list[Cell]:
         )
         for runs in groups.values()
     ]
+
+
+def _states(words: list[str]) -> str:
+    """Such as "pending" if all are, or "1 running; 2 pending"."""
+    counts = Counter(words)
+    return "; ".join(counts if len(counts) < 2 else (f"{number} {word}" for word, number in counts.items()))
 
 
 # --- the published study ------------------------------------------------------------------------

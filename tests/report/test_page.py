@@ -112,8 +112,8 @@ def test_names_are_text_not_markup(parsed):
 def test_the_summary_says_what_was_run_and_what_came_out(parsed):
     text = _words(parsed.text)
     assert "6 points (gan, dcgan and wgan-gp), 3 seeds (0, 1 and 2), 18 runs of 40 steps" in text
-    assert "pet.h5: pet, images of 16 × 16 pixels" in text
-    assert "13 scored, 2 failed and 3 pending" in text
+    assert "on the dataset pet.h5 (pet, 16 × 16 pixels)" in text
+    assert "State of the runs: 13 scored, 2 failed and 3 pending" in text
     assert "Best gan by KID: optimizer rmsprop, 0.1010 ± 0.0010 (3)." in text
     assert "Best dcgan by KID: optimizer rmsprop, 0.1505 ± 0.0007 (2), 2 of 3 seeds scored." in text
     assert "Best of all: gan, optimizer rmsprop." in text
@@ -183,6 +183,15 @@ def test_several_experiments_share_a_page_and_keep_their_files_apart(experiment,
     assert (other / "report" / "choice.json").is_file()
     ids = [attrs["id"] for _, attrs in parsed.elements if "id" in attrs]
     assert len(ids) == len(set(ids))
+
+
+def test_experiments_of_one_name_are_told_apart_by_their_folders(tmp_path):
+    runs = [{"values": {"preset": "gan"}, "scores": [score("swd", 80.0)]}]
+    folders = [write_experiment(tmp_path / name, runs, name="demo") for name in ("mammogram", "pet")]
+    page = write_report(folders, tmp_path / "out")
+    assert "demo (mammogram)" in page.read_text()
+    results = pd.read_csv(page.parent / "results.csv")
+    assert results["experiment"].tolist() == ["demo (mammogram)", "demo (pet)"]
 
 
 def test_an_experiment_that_has_just_been_submitted(tmp_path):

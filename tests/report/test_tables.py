@@ -222,6 +222,12 @@ def test_a_finished_run_without_a_score_says_so(tmp_path):
     assert _tables(tmp_path, runs)[0][0].parts[0].cells["rmsprop", "0.4"].words == "not scored"
 
 
+def test_seeds_in_different_states_are_counted(tmp_path):
+    states = ({"state": "new"}, {"state": "interrupted"}, {"state": "new"})
+    part = _tables(tmp_path, _runs(lambda o, d, s: states[s]))[0][0].parts[0]
+    assert part.cells["adam", "0.4"].words == "2 pending; 1 interrupted"
+
+
 def test_slugs_are_plain_and_each_given_once():
     assert unique_slugs(["Größe & <x>", "Grosse/x", "größe x", "Σ", "../.."]) == [
         "groe-x", "grosse-x", "groe-x-2", "table", "table-2",
