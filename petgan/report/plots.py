@@ -54,13 +54,14 @@ class _Quantity:
     name: str  # column of the metrics
     title: str
     unit: str
+    marker: str | None = None  # where it is taken at a few steps only
 
 
 _LOSSES = (
     _Quantity("d_running_mean", "discriminator", "loss, running mean"),
     _Quantity("g_loss", "generator", "loss"),
 )
-_SWD = (_Quantity("swd", "validation", "SWD"),)
+_SWD = (_Quantity("swd", "validation", "SWD", marker="o"),)
 
 
 class Metrics:
@@ -122,7 +123,7 @@ def _draw(
                 panel.set(title=f"{quantity.title}{where}", ylabel=quantity.unit)
                 for number, row in enumerate(part.rows):
                     curve = metrics.over_seeds(part.cells[row, column].runs, quantity.name)
-                    drawn |= _line(panel, curve[curve.index >= first], number, row)
+                    drawn |= _line(panel, curve[curve.index >= first], number, row, quantity.marker)
         for panel in panels[-1]:
             panel.set_xlabel("step")
         if not drawn:
@@ -134,12 +135,11 @@ def _draw(
         return buffer.getvalue()
 
 
-def _line(panel: Axes, curve: pd.DataFrame, number: int, label: str) -> bool:
+def _line(panel: Axes, curve: pd.DataFrame, number: int, label: str, marker: str | None) -> bool:
     if curve.empty:
         return False
     colour = COLOURS[number % len(COLOURS)]
     style = LINE_STYLES[number // len(COLOURS) % len(LINE_STYLES)]
-    marker = "o" if len(curve) <= 12 else None
     panel.plot(curve.index, curve["mean"], style, color=colour, label=label, marker=marker, markersize=3)
     panel.fill_between(curve.index, curve["min"], curve["max"], color=colour, alpha=0.2, linewidth=0)
     return True
