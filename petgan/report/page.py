@@ -11,7 +11,6 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
@@ -19,7 +18,7 @@ from petgan import __version__, choice
 from petgan.report import summary, tables
 from petgan.report.pairs import Pairs, pairs_csv, transfer_pairs
 from petgan.report.plots import Curves, Metrics, draw_curves
-from petgan.report.results import Experiment, Run, Score, read_experiment
+from petgan.report.results import Experiment, Run, Score, read_experiment, results_frame
 from petgan.report.tables import Cell, Part, Table
 from petgan.runs import atomic_path, write_json, write_text
 
@@ -73,7 +72,7 @@ def write_report(
             progress(done, total)
     for section in sections:
         _write_section(section, folder)
-    results = pd.concat([section.experiment.frame.assign(experiment=section.label) for section in sections])
+    results = results_frame([(section.label, section.experiment.runs) for section in sections])
     write_text(folder / "results.csv", results.to_csv(index=False))
     page = folder / "index.html"
     write_text(page, render(sections))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,6 +19,7 @@ from petgan.runs import ExperimentFolder, RunFolder, Status
 
 SCORE_LABELS = {"kid": "KID", "fid": "FID", "swd": "SWD"}
 FIELDS = tuple(name for name in Point.model_fields if name not in ("init_from", "init_digest"))
+_RUN_COLUMNS = ("experiment", "run_id", "state", "reason", "start", "sweeps", "step", "busy_seconds")
 _SCORE_COLUMNS = (
     "score", "value", "standard_error", "better", "headline", "ruler", "n_real", "n_fake",
     "floor", "floor_standard_deviation", "floor_repeats",
@@ -50,7 +51,14 @@ def load_results(experiment: Path | str) -> pd.DataFrame:
     InputError
         If the folder is no experiment, or a file in it cannot be read.
     """
-    return read_experiment(experiment).frame
+    read = read_experiment(experiment)
+    return results_frame([(read.name, read.runs)])
+
+
+def results_frame(experiments: Iterable[tuple[str, list[Run]]]) -> pd.DataFrame:
+    """The table of `load_results` for several experiments, each given by its name and runs."""
+    rows = [row for name, runs in experiments for run in runs for row in _rows(name, run)]
+    return pd.DataFrame(rows, columns=[*_RUN_COLUMNS, *FIELDS, *_SCORE_COLUMNS])
 
 
 def read_experiment(path: Path | str) -> Experiment:
@@ -169,13 +177,6 @@ class Experiment:
     @property
     def name(self) -> str:
         return str(self.record["name"])
-
-    @cached_property
-    def frame(self) -> pd.DataFrame:
-        """See `load_results`."""
-        rows = [row for run in self.runs for row in _rows(self.name, run)]
-        run_columns = ("experiment", "run_id", "state", "reason", "start", "sweeps", "step", "busy_seconds")
-        return pd.DataFrame(rows, columns=[*run_columns, *FIELDS, *_SCORE_COLUMNS])
 
     @cached_property
     def scores(self) -> dict[str, Score]:
