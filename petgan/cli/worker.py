@@ -1,0 +1,31 @@
+"""Start a worker in the foreground and wait for it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import petgan
+from petgan.launch import worker_command
+
+
+def run_worker(task: str, **arguments: Any) -> int:
+    """Have a worker do `task` and return its exit code; all that it says goes to standard error.
+
+    Parameters
+    ----------
+    task : str
+    **arguments
+        Of the task; paths are made absolute.
+    """
+    given = {key: value.resolve() if isinstance(value, Path) else value for key, value in arguments.items()}
+    done = subprocess.run(
+        worker_command(task, **given),
+        cwd=Path(petgan.__file__).resolve().parents[1],  # `python -m` looks there first
+        stdin=subprocess.DEVNULL,
+        stdout=sys.stderr.fileno(),
+        check=False,
+    )
+    return done.returncode if done.returncode >= 0 else 128 - done.returncode
