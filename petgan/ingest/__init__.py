@@ -76,7 +76,8 @@ def ingest(
     key_file : path, optional
         Of the key for hashing identities; see `petgan.ingest.deidentify.key_file`.
     workers : int, optional
-        Processes; all cores if None. What is written does not depend on it.
+        Processes; all cores if None. What is written does not depend on it. More than one import the
+        calling script, which must guard its own call with ``if __name__ == "__main__":``.
     progress : callable, optional
     refuse : callable, optional
         Is told the name and the reason of each file that is refused.

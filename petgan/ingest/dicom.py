@@ -89,12 +89,12 @@ def _tag_numbers() -> list[int]:
 
 
 def _modality(data: Dataset) -> str:
-    kind = UID(data.file_meta.get("MediaStorageSOPClassUID", "")).name
-    if "Image Storage" not in kind:
+    kind = UID(data.file_meta.get("MediaStorageSOPClassUID") or "").name
+    if kind and "Image Storage" not in kind:
         raise Skipped("DICOM without an image")
     code = data.get("Modality")
-    if code is None:
-        raise Refused("is cut short")
+    if not kind or code is None:
+        raise Refused("is cut short: it does not say what it is")
     if code not in MODALITIES:
         raise Skipped("DICOM of another modality than PT and MG")
     return MODALITIES[code]
@@ -117,7 +117,11 @@ def _check_codec(data: Dataset) -> None:
     except NotImplementedError:
         raise Refused("has a transfer syntax that pydicom does not know") from None
     if not decoder.is_available:
-        raise Refused(f"is compressed with {syntax.name}; 'petgan doctor' says what to install for it")
+        # One way is enough, and pylibjpeg covers every syntax: "pylibjpeg - requires pylibjpeg>=2.0 and ...".
+        ways = [
+            way.partition(" - ")[2] for way in decoder.missing_dependencies if way.startswith("pylibjpeg")
+        ]
+        raise Refused(f"is compressed with {syntax.name}, which {ways[0]}")
 
 
 def _frame_header(data: Dataset, modality: str, index: int) -> Header:

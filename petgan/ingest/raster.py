@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -63,14 +65,16 @@ def check_size(width: int, height: int) -> None:
         raise Refused(f"is too large: more than {MAX_PIXELS // 1_000_000} million pixels")
 
 
-def _opened(path: Path) -> Image.Image:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         image = Image.open(path, formats=PILLOW_FORMATS)
-    check_size(image.width, image.height)
-    if image.tile and "16B" in str(image.tile[0].args) and not _is_deep(image):
-        raise Refused("has colours or transparency of 16 bits; save it as 16-bit grey")
-    return image
+    with image:
+        check_size(image.width, image.height)
+        if image.tile and "16B" in str(image.tile[0].args) and not _is_deep(image):
+            raise Refused("has colours or transparency of 16 bits; save it as 16-bit grey")
+        yield image
 
 
 def _is_deep(image: Image.Image) -> bool:

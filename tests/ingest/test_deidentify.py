@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import hashlib
+import hmac
+
+import pytest
+
+from petgan.errors import ConfigError, DiskError
+from petgan.ingest.deidentify import Key, key_file, load_key
+
+
+def test_hashes_are_hmac_sha256():
+    key = Key(b"k" * 32)
+    full = hmac.new(b"k" * 32, b"petgan patient\0HOSP-4711", hashlib.sha256).hexdigest()
+    assert key.patient("HOSP-4711") == full[:16]
+    assert key.id == hmac.new(b"k" * 32, b"petgan key id", hashlib.sha256).hexdigest()[:8]
+    assert "kkk" not in repr(key)
+
+
+def test_kinds_of_identity_do_not_share_hashes():
+    key = Key(b"k" * 32)
+    assert len({key.patient("a"), key.source("a", 0), key.name("a")}) == 3
+    assert key.source("a", 7)[:12] == key.source("a", 255)[:12]
+    assert key.source("a", 255)[12:] == "00ff"
+
+
+def test_a_key_is_made_once_for_the_user_alone(tmp_path):
+    path = tmp_path / "new" / "identity.key"
+    first = load_key(path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert len(path.read_bytes()) == 32
+    assert load_key(path) == first
+    assert load_key(tmp_path / "other.key") != first
+    assert [p.name for p in path.parent.iterdir()] == ["identity.key"]
+
+
+def test_where_the_key_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("PETGAN_KEY_FILE")
+    assert key_file() == tmp_path / ".config/petgan/identity.key"
+    monkeypatch.setenv("PETGAN_KEY_FILE", "elsewhere")
+    assert str(key_file()) == "elsewhere"
+    assert str(key_file("given")) == "given"
+
+
+def test_a_short_key_is_refused(key_file):
+    key_file.write_bytes(b"short")
+    with pytest.raises(ConfigError, match="5 bytes"):
+        load_key()
+
+
+def test_a_key_that_cannot_be_made_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(DiskError, match="key file"):
+        load_key(tmp_path / "file" / "identity.key")
+
+
+def test_a_key_open_to_others_is_told_of(key_file, caplog):
+    key_file.chmod(0o644)
+    load_key()
+    assert "chmod 600" in caplog.text

@@ -1,0 +1,337 @@
+"""From files to a dataset: what goes in, in which order, and what nobody may find in it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ingest.conftest import dicom_dataset
+from petgan import cli
+from petgan.errors import ConfigError, DiskError, InputError
+from petgan.ingest import FORMATS, Format, Options, ingest, make_plan
+from petgan.registry import Registry
+from petgan.store import Dataset
+
+SMALL = Options(size=16)
+
+
+def run(source, output, *options):
+    """Exit code of the command."""
+    return cli.main(["ingest", str(source), "--output", str(output), "--workers=1", *options])
+
+
+def pet_slice(k, size=16):
+    return np.random.default_rng(k).integers(0, 1000, (size, size), np.uint16)
+
+
+@pytest.fixture
+def scan_of_pet(write_dicom):
+    """A series of five slices, whose names and numbers run against their positions."""
+
+    def write(folder="pet", count=5, **attributes):
+        for k in range(count):
+            write_dicom(
+                f"{folder}/{'edcba'[k]}.dcm",
+                pet_slice(k),
+                RescaleSlope=str(k + 1),
+                ImagePositionPatient=["0", "0", str(3 * k)],
+                InstanceNumber=count - k,
+                **attributes,
+            )
+
+    return write
+
+
+def test_slices_are_ordered_by_position_and_windowed_together(tmp_path, scan_of_pet):
+    scan_of_pet()
+    ingest([tmp_path / "pet"], tmp_path / "out.h5", SMALL, workers=1)
+    volume = np.stack([pet_slice(k) * np.float32(k + 1) for k in range(5)])
+    low, high = np.percentile(volume, [0.5, 99.5])
+    expected = np.clip((volume - low) * 255 / (high - low), 0, 255)
+    with Dataset(tmp_path / "out.h5") as dataset:
+        np.testing.assert_allclose(dataset.images()[..., 0], expected, atol=0.51)
+        assert [source[-4:] for source in dataset.columns["source"]] == [f"{k:04x}" for k in range(5)]
+        assert (dataset.modality, dataset.units, dataset.window) == ("pet", "bqml", "percentile:0.5,99.5")
+        assert set(dataset.columns["view"]) == {"slice"}
+        assert len(set(dataset.columns["patient"])) == 1
+        dataset.verify()
+
+
+def test_a_fixed_window_is_in_the_units_of_the_header(tmp_path, scan_of_pet):
+    scan_of_pet()
+    options = Options(size=16, window="bqml:0,2500")
+    ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)
+    with Dataset(tmp_path / "out.h5") as dataset:
+        expected = np.clip(pet_slice(4) * 5.0 * 255 / 2500, 0, 255)
+        np.testing.assert_allclose(dataset.image(4)[..., 0], expected, atol=0.51)
+    with pytest.raises(ConfigError, match="bqml"):
+        make_plan([tmp_path / "pet"], Options(window="suvbw:0,10"), workers=1)
+
+
+def test_the_file_is_the_same_for_any_order_of_files_and_number_of_workers(tmp_path, scan_of_pet):
+    scan_of_pet("one")
+    (tmp_path / "two").mkdir()
+    for k, file in enumerate(sorted((tmp_path / "one").iterdir())):
+        shutil.copy(file, tmp_path / "two" / f"IM{k}")  # other names, no suffix
+    for name, workers in (("one", 1), ("two", 2)):
+        ingest([tmp_path / name], tmp_path / f"{name}.h5", SMALL, workers=workers)
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "two.h5").read_bytes()
+    assert (tmp_path / "one.ingest.json").read_bytes() == (tmp_path / "two.ingest.json").read_bytes()
+
+
+def test_pictures_give_the_same_file_wherever_they_lie(tmp_path, pictures):
+    ingest([pictures], tmp_path / "a.h5", SMALL, workers=2)
+    moved = pictures.rename(tmp_path / "moved")
+    ingest(sorted(moved.iterdir(), reverse=True), tmp_path / "b.h5", SMALL, workers=1)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_another_key_gives_other_ids_and_the_same_pixels(tmp_path, pictures):
+    (tmp_path / "other.key").write_bytes(b"o" * 32)
+    (tmp_path / "other.key").chmod(0o600)
+    ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
+    ingest([pictures], tmp_path / "b.h5", SMALL, workers=1, key_file=tmp_path / "other.key")
+    with Dataset(tmp_path / "a.h5") as a, Dataset(tmp_path / "b.h5") as b:
+        assert a.key_id != b.key_id
+        assert not set(a.columns["patient"]) & set(b.columns["patient"])
+        assert not set(a.columns["source"]) & set(b.columns["source"])
+        assert sorted(a.columns["pixel_digest"]) == sorted(b.columns["pixel_digest"])
+
+
+def test_rows_are_sorted_and_patients_are_in_one_split(tmp_path, pictures):
+    record = ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
+    with Dataset(tmp_path / "a.h5") as dataset:
+        rows = list(zip(dataset.columns["patient"], dataset.columns["source"], strict=True))
+        assert rows == sorted(set(rows))
+        pairs = set(zip(dataset.columns["patient"], dataset.columns["split"], strict=True))
+        assert len(pairs) == 4
+        assert {split for _, split in pairs} == {"train", "validation", "test"}
+        assert record["dataset"]["digest"] == dataset.digest
+    assert record["by_format"] == {"png": 8}
+    assert record["configuration"]["patients"] == "folder"
+
+
+def test_no_identity_is_in_the_dataset_nor_in_the_record(tmp_path, write_dicom):
+    secret = {
+        "PatientID": "HOSP-4711",
+        "PatientName": "Doe^Jane",
+        "PatientBirthDate": "19480229",
+        "StudyDate": "20240131",
+        "SeriesDescription": "Breast of Jane",
+        "SOPInstanceUID": "1.2.826.99.1",
+        "SeriesInstanceUID": "1.2.826.99.2",
+    }
+    write_dicom("pet/Doe-Jane/IM1.dcm", pet_slice(0), **secret)
+    write_dicom("pet/Doe-Jane/IM2.dcm", pet_slice(1), **secret | {"PatientID": "Doe^Broken", "Rows": 0})
+    (tmp_path / "pet/Doe-Jane/IM3.dcm").write_bytes(b"Doe^Broken")
+    options = Options(size=16, patients="(Doe-Jane)")
+    record = ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)
+    assert record["refused"]["files"] == 2
+    for file in (tmp_path / "out.h5", tmp_path / "out.ingest.json"):
+        content = file.read_bytes()
+        for word in (*secret.values(), "Doe", "Jane", "IM1", "IM2", "IM3", ".dcm", str(tmp_path)):
+            assert word.encode() not in content, word
+
+
+def broken_files(folder):
+    """One file of each format cut short, one empty, and some that lie about what they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64), np.uint8))
+    for suffix in ("gif", "png", "jpg", "pgm"):
+        noise.save(folder / f"cut.{suffix}")
+    np.save(folder / "cut.npy", np.zeros((64, 64)))
+    data = dicom_dataset(pet_slice(0, 64), "MG")
+    data.save_as(folder / "cut.dcm", enforce_file_format=True)
+    for file in sorted(folder.iterdir()):
+        file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+        (folder / f"empty{file.suffix}").touch()
+        (folder / f"lie{file.suffix}").write_text("no image at all")
+    np.save(folder / "nan.npy", np.array([[np.nan, 1.0]]))
+    return {file.name for file in folder.iterdir()}
+
+
+def test_the_good_go_in_and_the_bad_are_named(tmp_path, pictures, capsys):
+    bad = broken_files(pictures / "woman-9")
+    (pictures / "notes.txt").write_text("no image")
+    (pictures / "case.ics").write_text("PATIENT_AGE 58")
+    code = run(pictures, tmp_path / "o.h5", "--size=16")
+    lines = capsys.readouterr().err.splitlines()
+    named = [re.match(r"refused: woman-9/(\S+) ", line)[1] for line in lines if line.startswith("refused:")]
+    assert sorted(named) == sorted(bad)
+    assert lines[-1].startswith(f"petgan ingest: {len(bad)} files were refused")
+    assert "skipped: 2 (no image)" in lines
+    assert code == 2
+    record = json.loads((tmp_path / "o.ingest.json").read_text())
+    assert record["refused"]["files"] == len(bad) == sum(record["refused"]["by_reason"].values())
+    assert record["images"] == 8
+    with Dataset(tmp_path / "o.h5") as dataset:
+        assert len(dataset) == 8
+
+
+def test_only_bad_files_write_nothing(tmp_path, capsys):
+    broken_files(tmp_path / "files" / "a")
+    assert run(tmp_path / "files", tmp_path / "out.h5") == 2
+    assert "nothing was written" in capsys.readouterr().err.splitlines()[-1]
+    assert not list(tmp_path.glob("*out*"))
+
+
+@pytest.mark.parametrize("content", [None, "text"])
+def test_a_folder_without_images_is_one_sentence(tmp_path, capsys, content):
+    (tmp_path / "files").mkdir()
+    if content:
+        (tmp_path / "files" / "a.txt").write_text(content)
+    output = tmp_path / "new" / "out.h5"
+    assert run(tmp_path / "files", output) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert "there are no images in" in last
+    assert not output.parent.exists()
+
+
+def test_slices_at_one_position_are_refused_by_name(tmp_path, scan_of_pet, write_dicom):
+    scan_of_pet()
+    write_dicom("pet/twice.dcm", pet_slice(9), ImagePositionPatient=["0", "0", "6.001"])
+    plan = make_plan([tmp_path / "pet"], SMALL, workers=1)
+    assert set(plan.refused) == {"c.dcm", "twice.dcm"}
+    assert [frame.rank for frame in plan.frames] == [0, 1, 2, 3]
+
+
+def test_a_copy_goes_in_once(tmp_path, scan_of_pet):
+    scan_of_pet()
+    shutil.copy(tmp_path / "pet/a.dcm", tmp_path / "pet/z.dcm")
+    plan = make_plan([tmp_path / "pet"], SMALL, workers=1)
+    assert list(plan.refused) == ["z.dcm"]
+    assert len(plan.frames) == 5
+
+
+def test_dicom_without_patient_id_is_refused_unless_told_how(tmp_path, scan_of_pet):
+    scan_of_pet("pet/anonymous", PatientID="")
+    assert len(make_plan([tmp_path / "pet"], SMALL, workers=1).refused) == 5
+    plan = make_plan([tmp_path / "pet"], Options(patients="folder"), workers=1)
+    assert {frame.patient for frame in plan.frames} == {"anonymous"}
+
+
+def test_modalities_and_units_are_not_mixed(tmp_path, scan_of_pet, write_dicom, write_picture):
+    scan_of_pet()
+    write_dicom("pet/m.dcm", pet_slice(0), "MG")
+    with pytest.raises(InputError, match="5 pet, 1 mammogram"):
+        make_plan([tmp_path / "pet"], workers=1)
+    plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
+    assert len(plan.frames) == plan.skipped.total() * 5 == 5
+    write_picture("pet/p.png", np.zeros((9, 9), np.uint8))
+    with pytest.raises(InputError, match="several: 5 bqml, 1 stored"):
+        make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "modality", "window"),
+    [
+        (np.uint8, "auto", "full"),
+        (np.uint8, "pet", "full"),
+        (np.uint16, "auto", "percentile:0,100"),
+        (np.uint16, "pet", "percentile:0.5,99.5"),
+    ],
+)
+def test_the_window_follows_from_the_files(write_picture, tmp_path, pixels, modality, window):
+    write_picture("files/a.png", np.zeros((9, 9), pixels))
+    plan = make_plan([tmp_path / "files"], Options(modality=modality), workers=1)
+    assert str(plan.window) == window
+
+
+def test_a_dry_run_writes_nothing(tmp_path, pictures, key_file, capsys):
+    key_file.unlink()
+    before = sorted(tmp_path.rglob("*"))
+    assert run(pictures, tmp_path / "new" / "o.h5", "--dry-run") == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    assert "would take 8 images (8 png) of 4 patients" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "option",
+    ["--size=100", "--window=bright", "--patients=folders", "--workers=0",
+     "--split=1,2,3", "--split=0.5,0.5", "--split=a,b,c"],
+)  # fmt: skip
+def test_impossible_options_are_one_sentence(tmp_path, pictures, capsys, option):
+    assert run(pictures, tmp_path / "o.h5", option) == 2
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert err.startswith("petgan ingest: ")
+    assert not (tmp_path / "o.h5").exists()
+
+
+@pytest.mark.parametrize("source", ["nowhere", "out"])
+def test_impossible_paths_are_one_sentence(tmp_path, pictures, capsys, source):
+    (tmp_path / "out").mkdir()
+    sources = pictures if source == "out" else tmp_path / source
+    assert run(sources, tmp_path / "out") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_full_disk_leaves_the_old_dataset(tmp_path, pictures, monkeypatch):
+    ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
+    before = {file: file.read_bytes() for file in tmp_path.glob("a.*")}
+
+    def full(path, *arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("petgan.hdf5.NewFile.check", full)
+    with pytest.raises(DiskError, match="No space left"):
+        ingest([pictures], tmp_path / "a.h5", Options(size=32), workers=1)
+    assert {file: file.read_bytes() for file in tmp_path.glob("*a.*")} == before
+
+
+def test_a_new_format_is_a_function_and_a_line(tmp_path, monkeypatch):
+    registry = Registry("input format")
+    monkeypatch.setattr(registry, "_entries", dict(FORMATS._entries))
+    for module in ("formats", "scan", "images", "plan"):
+        monkeypatch.setattr(f"petgan.ingest.{module}.FORMATS", registry)
+
+    def read_table(path, index):
+        return np.loadtxt(path, delimiter=",", ndmin=2).astype(np.float32)
+
+    registry.add("csv", Format((".csv",), read_table))
+    (tmp_path / "files").mkdir()
+    np.savetxt(tmp_path / "files/good.csv", np.arange(256).reshape(16, 16), delimiter=",")
+    (tmp_path / "files/bad.csv").write_text("1,2\n3\n")
+    record = ingest([tmp_path / "files"], tmp_path / "o.h5", SMALL, workers=1)
+    assert record["by_format"] == {"csv": 1}
+    assert record["refused"]["files"] == 1
+    with Dataset(tmp_path / "o.h5") as dataset:
+        np.testing.assert_array_equal(dataset.image(0).ravel(), np.arange(256))
+
+
+MEASURE = """
+import resource, sys
+from petgan.ingest import Options, ingest
+if __name__ == "__main__":
+    record = ingest([sys.argv[1]], sys.argv[2], Options(size=224, patients="file"), workers=2)
+    who = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    own, child = (resource.getrusage(each).ru_maxrss for each in who)
+    print(record["images"], (own + 2 * child) // 1024)
+"""
+
+
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
+    """5,000 images of 224 pixels are 250 MB; at most 500 MB more than for 50 were promised."""
+    (tmp_path / "measure.py").write_text(MEASURE)
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)).save(tmp_path / "a.png")
+    used = []
+    for number in (50, 5000):
+        folder = tmp_path / f"files-{number}"
+        folder.mkdir()
+        for n in range(number):
+            os.link(tmp_path / "a.png", folder / f"{n}.png")
+        command = [sys.executable, tmp_path / "measure.py", folder, tmp_path / "out.h5"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        images, megabytes = map(int, done.stdout.split())
+        assert images == number
+        used.append(megabytes)
+    (tmp_path / "out.h5").unlink()
+    assert used[1] - used[0] < 100
