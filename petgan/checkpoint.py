@@ -352,8 +352,8 @@ def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
 def _digest(arrays: dict[str, dict[str, np.ndarray]], attributes: dict[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
     for group, members in arrays.items():
-        for name, array in members.items():
-            total.update(f"{group}/{name} {array.dtype} {array.shape}".encode())
+        for position, array in enumerate(members.values()):  # Keras' names depend on the session
+            total.update(f"{group}/{position} {array.dtype} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
 

@@ -1,18 +1,12 @@
-"""Images from a generator, and sheets of them."""
+"""Images from a generator."""
 
 from __future__ import annotations
 
-import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
-
-from petgan.runs import atomic_path
 
 BATCH_SIZE = 64
-GAP = 2  # pixels between the images of a sheet
 
 
 def generate(generator: Any, count: int, seed: int) -> np.ndarray:
@@ -40,21 +34,3 @@ def generate(generator: Any, count: int, seed: int) -> np.ndarray:
         noise = stream.standard_normal((BATCH_SIZE, latent_size), np.float32)
         batches.append(to_pixels(generator(noise, training=False).numpy()[..., 0]))
     return np.concatenate(batches)[:count]
-
-
-def sheet(images: np.ndarray) -> np.ndarray:
-    """Lay images (n, size, size) uint8 out as one nearly square sheet on black."""
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    pitch = images.shape[1] + GAP
-    out = np.zeros((rows * pitch - GAP, columns * pitch - GAP), np.uint8)
-    for i, image in enumerate(images):
-        top, left = pitch * (i // columns), pitch * (i % columns)
-        out[top : top + image.shape[0], left : left + image.shape[1]] = image
-    return out
-
-
-def save_png(path: Path, image: np.ndarray) -> None:
-    """Write a grey image (h, w) uint8 as PNG, atomically."""
-    with atomic_path(path) as temporary:
-        Image.fromarray(image).save(temporary, format="PNG")

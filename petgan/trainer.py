@@ -21,8 +21,9 @@ import tensorflow as tf
 from petgan.checkpoint import export_generator, read_newest, start_from, write_checkpoint
 from petgan.config import RunConfig
 from petgan.errors import Interrupted, TrainingError
+from petgan.pictures import save_png, sheet
 from petgan.runs import RunFolder, disk_errors, write_text
-from petgan.samples import generate, save_png, sheet
+from petgan.samples import generate
 from petgan.session import Session
 from petgan.steps import Metrics, Networks, make_networks, make_update
 
@@ -81,16 +82,17 @@ def train(
         stopping, last = session.stop_requested, step == point.steps
         scored = score is not None and (last or step % every.score == 0)
         logged = last or scored or step % every.log == 0
+        sampled = last or step % every.sample == 0
         saved = last or stopping or step % every.checkpoint == 0
 
-        if logged or saved:
+        if logged or sampled or saved:
             values = _read(unread)
         if scored and score is not None:
             values[SCORE] = score(networks.ema_generator)
         if logged:
             record.write(step, values)
             session.logged(values)
-        if last or step % every.sample == 0:
+        if sampled:
             sample = generate(networks.ema_generator, SHEET_IMAGES, SHEET_SEED)
             save_png(run.sample_file(step), sheet(sample))
         if scored and values[SCORE] < best:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
 from petgan.config import RunConfig
-from petgan.errors import EXIT_FAILURE, DatasetError, PetganError, TrainingError
+from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError
 from petgan.runs import RunFolder, read_json, write_json
 from petgan.session import Session
 
@@ -43,6 +43,7 @@ def train(run: str) -> None:
     with Session(folder) as session:
         config = folder.config()
         images, validation = _read_images(config)
+        import_quietly()
         use_cpus(config.resources.cpus)
         from petgan import trainer
 
@@ -90,7 +91,9 @@ def _memory_errors(config: RunConfig) -> Iterator[None]:
 
     try:
         yield
-    except (MemoryError, tf.errors.ResourceExhaustedError):
+    except (MemoryError, tf.errors.ResourceExhaustedError) as error:
+        if "No space left" in str(error):  # TensorBoard's log is written by TensorFlow
+            raise DiskError("cannot write TensorBoard's log: the disk is full", hint="make room") from None
         point = config.point
         raise TrainingError(
             f"there is not enough memory for {point.preset} at {point.image_size} pixels",

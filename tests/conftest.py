@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 
 from petgan.store import Row, write_dataset
+
+# As in a worker: several threads within one operation would split its sums by chance.
+os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 
 @pytest.fixture
@@ -28,5 +33,31 @@ def make_dataset(tmp_path):
         path = tmp_path / name
         write_dataset(path, items(), image_size=image_size, modality=modality, units="bqml", window="full")
         return path
+
+    return make
+
+
+@pytest.fixture
+def make_run(tmp_path):
+    """Write the folder of a small run: `every` and `dataset` apart, keywords are those of a point."""
+    from petgan.config import Every, RunConfig, resolve_point, run_id
+    from petgan.runs import RunFolder
+    from petgan.store import Dataset
+
+    def make(dataset, name="run", every=None, **values):
+        with Dataset(dataset) as opened:
+            reference = opened.reference
+        small = {"preset": "dcgan", "image_size": 16, "batch_size": 4, "latent_size": 8, "steps": 12}
+        point = resolve_point({**small, **values})
+        run = RunFolder(tmp_path / name)
+        run.write_config(
+            RunConfig(
+                run_id=run_id(point, reference.digest),
+                point=point,
+                dataset=reference,
+                every=Every(**(every or {"log": 5, "sample": 6, "score": 6, "checkpoint": 4})),
+            )
+        )
+        return run
 
     return make
