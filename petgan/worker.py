@@ -180,6 +180,17 @@ def evaluate(
     )
 
 
+def synthesize(source: str, count: int, output: str, **options: Any) -> None:
+    """Make a synthetic dataset; see `petgan.synthesize.synthesize`."""
+    from petgan import synthesize as synthesis
+
+    for name in ("dataset", "png", "dicom"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    import_quietly()
+    synthesis.synthesize(Path(source), count, Path(output), draw, **options)
+
+
 def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | None]:
     """Draw images (count, size, size) uint8 from the averaged generator of a checkpoint."""
     from petgan.checkpoint import read_generator
@@ -201,7 +212,7 @@ def import_quietly() -> None:
         os.close(null)
 
 
-TASKS: dict[str, Callable[..., None]] = {"train": train, "evaluate": evaluate}
+TASKS: dict[str, Callable[..., None]] = {"train": train, "evaluate": evaluate, "synthesize": synthesize}
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,42 @@
+"""Make a dataset of synthetic images from a finished run, and refuse if it holds copies of patients' images.
+
+SOURCE is a run folder, a checkpoint (.h5), or a generator that the study published. Before anything is
+written every image is compared with the training images; a copy is an image less than half as far from a
+training image as that image is from the nearest image of another patient. The lineage is written beside
+the dataset.
+
+Example:
+  petgan synthesize experiments/mias/runs/0b6088462c57 --count 500 --output synthetic.h5
+  petgan synthesize generator.h5 --dataset data/usf.h5 --count 500 --output synthetic.h5 --png synthetic/
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="run folder, checkpoint or generator")
+    parser.add_argument("--count", type=int, required=True, metavar="N", help="images to make")
+    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="dataset to write, .h5")
+    parser.add_argument("--png", type=Path, metavar="DIR", help="write them as PNG files too")
+    parser.add_argument(
+        "--dicom", type=Path, metavar="DIR", help="write them as DICOM secondary captures too"
+    )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FILE", help="what it was trained on, if SOURCE does not say"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="S", help="of the noise, default: 0")
+    parser.add_argument(
+        "--allow-copies",
+        action="store_true",
+        help="write them even if there are copies among them, or if that cannot be told; it is recorded",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="draw and check, and write nothing")
+
+
+def run(args: argparse.Namespace) -> int:
+    from petgan.cli.worker import run_worker
+
+    return run_worker("synthesize", **vars(args))
