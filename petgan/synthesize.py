@@ -187,6 +187,7 @@ class Training:
     images: np.ndarray
     patients: np.ndarray
     held_out: np.ndarray
+    digest: str
     meaning: dict[str, str]
 
 
@@ -209,6 +210,7 @@ def _read_training(origin: Origin) -> Training | None:
             dataset.images("train"),
             dataset.columns["patient"][dataset.indices("train")],
             np.concatenate([dataset.images(split) for split in HELD_OUT]),
+            dataset.digest,
             {"modality": dataset.modality, "units": dataset.units, "window": dataset.window},
         )
 
@@ -261,6 +263,7 @@ def _summary(found: CopyCheck, training: Training) -> dict[str, Any]:
         "the nearest image of another patient; thumbnails, up to brightness, contrast, mirroring, shift",
         "threshold": COPY_RATIO,
         "thumbnail_pixels": THUMBNAIL,
+        "dataset_digest": training.digest,
         "training_images": len(training.images),
         "training_patients": len(np.unique(training.patients)),
         "held_out_images": len(training.held_out),
