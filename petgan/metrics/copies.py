@@ -4,6 +4,9 @@ A generator trained on few images may hand them out again (Feng et al. 2021). A 
 it is less than half as far from its nearest training image as that image is from the nearest image of
 another patient. The scale is thus the data's own: a fake as unlike any training image as patients are
 unlike each other is at ratio 1, the mean of many independent images at about 0.71, a copy near 0.
+
+Of 800 comparisons of real mammograms with those of other women (mini-MIAS, 160 films, 20 splits by
+patient) none was called a copy at 32 to 224 pixels, and 2 at 16 pixels.
 """
 
 from __future__ import annotations
