@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import platform
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -169,6 +170,7 @@ def evaluate(
     from petgan.runs import ExperimentFolder
 
     found = find_weights(weights)
+    _tidy_up_on_sigterm()
     import_quietly()
     evaluate_experiment(
         ExperimentFolder(Path(experiment)),
@@ -187,6 +189,7 @@ def synthesize(source: str, count: int, output: str, **options: Any) -> None:
     for name in ("dataset", "png", "dicom"):
         if options.get(name) is not None:
             options[name] = Path(options[name])
+    _tidy_up_on_sigterm()
     import_quietly()
     synthesis.synthesize(Path(source), count, Path(output), draw, **options)
 
@@ -198,6 +201,11 @@ def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | 
 
     generator, header = read_generator(checkpoint)
     return generate(generator, count, seed), header
+
+
+def _tidy_up_on_sigterm() -> None:
+    """Have SIGTERM end the work as Ctrl-C does: temporary files go with it."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def import_quietly() -> None:
@@ -225,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except PetganError as error:
         print(f"petgan: {error}", file=sys.stderr)
         return error.exit_code
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
     except Exception:
         logger.exception("%s failed", task)
         return EXIT_FAILURE

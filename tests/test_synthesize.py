@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import h5py
 import numpy as np
@@ -270,3 +272,25 @@ def test_the_command_refuses_a_generator_that_has_learned_one_image_by_heart(dat
     assert main(arguments) == 1
     assert "6 of 6 images are copies" in capfd.readouterr().err
     assert not (tmp_path / "o.h5").exists()
+
+
+def test_a_worker_that_is_stopped_leaves_nothing_behind(run, tmp_path):
+    script = (
+        "import os, signal, sys; from petgan import synthesize, worker\n"
+        "def stop(*a, **k): os.kill(os.getpid(), signal.SIGTERM)\n"
+        "synthesize.write_dataset = stop\n"
+        "import numpy as np; images = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)\n"
+        "worker.draw = lambda *a: (images, None); worker.import_quietly = lambda: None\n"
+        "sys.exit(worker.main(sys.argv[1:]))"
+    )
+    arguments = {
+        "source": str(run.path),
+        "count": 3,
+        "output": str(tmp_path / "o.h5"),
+        "png": str(tmp_path / "p"),
+    }
+    before = names(tmp_path)
+    command = [sys.executable, "-c", script, "synthesize", json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "")
+    assert names(tmp_path) == before

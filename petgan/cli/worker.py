@@ -21,11 +21,15 @@ def run_worker(task: str, **arguments: Any) -> int:
         Of the task; paths are made absolute.
     """
     given = {key: value.resolve() if isinstance(value, Path) else value for key, value in arguments.items()}
-    done = subprocess.run(
+    worker = subprocess.Popen(
         worker_command(task, **given),
         cwd=Path(petgan.__file__).resolve().parents[1],  # `python -m` looks there first
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr.fileno(),
-        check=False,
     )
-    return done.returncode if done.returncode >= 0 else 128 - done.returncode
+    try:
+        code = worker.wait()
+    except KeyboardInterrupt:  # which the worker has received as well: it tidies up
+        worker.wait()
+        raise
+    return code if code >= 0 else 128 - code
