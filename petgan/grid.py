@@ -110,6 +110,22 @@ class Grid:
     configurations: list[Configuration]
 
 
+def grid_file(name: str) -> Path:
+    """The path of a grid that comes with petgan, such as ``demo.yaml``: in a checkout or as installed.
+
+    Raises
+    ------
+    InputError
+        If none has this name.
+    """
+    package = Path(__file__).parent
+    folder = next((f for f in (package / "_grids", package.parent / "grids") if f.is_dir()), package)
+    if not (folder / name).is_file():
+        names = sorted(file.name for file in folder.glob("*.yaml"))
+        raise InputError("no such grid comes with petgan", value=name, allowed=names or "none")
+    return folder / name
+
+
 def load_grid(path: Path | str) -> Grid:
     """Read and check a grid file.
 

@@ -11,7 +11,7 @@ import pytest
 
 from petgan.config import DatasetRef, run_id
 from petgan.errors import ConfigError, InputError
-from petgan.grid import expand, load_grid
+from petgan.grid import expand, grid_file, load_grid
 
 GRIDS = Path(__file__).parent.parent / "grids"
 DATASET = DatasetRef(path="x.h5", digest="abc", image_size=32, modality="pet")
@@ -246,6 +246,12 @@ def test_a_file_that_is_no_text_and_one_that_is_not_there(tmp_path):
 def test_a_hostile_file_is_refused_quickly(load, text):
     with pytest.raises(ConfigError, match="nested too deeply|alias"):
         load(text)
+
+
+def test_grids_that_come_with_petgan_are_found_by_name():
+    assert grid_file("demo.yaml").samefile(GRIDS / "demo.yaml")
+    with pytest.raises(InputError, match="got 'no.yaml'; allowed: demo-transfer.yaml, demo.yaml"):
+        grid_file("no.yaml")
 
 
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.stem)

@@ -2,7 +2,7 @@
 
 'petgan retry' goes on with them.
 
-Example:
+example:
   petgan cancel experiments/demo
 """
 
