@@ -51,7 +51,7 @@ def test_every_command_has_help_with_an_example(name, capsys):
         cli.main([name, "--help"])
     assert caught.value.code == 0
     out = capsys.readouterr().out
-    assert f"\n  petgan {name}" in out.partition("example")[2]
+    assert f"\n  petgan {name}" in out.partition("Example")[2]
 
 
 def test_the_top_help_lists_every_command(capsys):

@@ -2,7 +2,7 @@
 
 'petgan retry' goes on with them.
 
-example:
+Example:
   petgan cancel experiments/demo
 """
 

@@ -1,6 +1,6 @@
 """Say what this machine can and cannot do for petgan, and what to install.
 
-example:
+Example:
   petgan doctor
 """
 

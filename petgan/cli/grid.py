@@ -1,6 +1,6 @@
 """List the points of a grid file, and what has become of each in an experiment. Starts and writes nothing.
 
-example:
+Example:
   petgan grid grids/demo.yaml --dataset data/pet.h5
 """
 

@@ -1,6 +1,6 @@
 """Print the end of a run's log: of the run that wrote last, if none is named.
 
-example:
+Example:
   petgan logs experiments/demo --follow
 """
 

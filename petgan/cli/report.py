@@ -4,7 +4,7 @@ The page is one file that needs no network: REPORT/index.html. Beside it lie res
 Markdown, LaTeX) and figures/ (PNG). The choice of the best is written to EXPERIMENT/report/choice.json.
 A report can be made at any time: what is not finished is said in words.
 
-example:
+Example:
   petgan report experiments/pet
   petgan report experiments/pet experiments/transfer --output paper --score kid
 """

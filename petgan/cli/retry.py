@@ -2,7 +2,7 @@
 
 Each goes on from its last checkpoint. Runs that are done or under way are left alone.
 
-example:
+Example:
   petgan retry experiments/demo
 """
 

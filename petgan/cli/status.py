@@ -1,6 +1,6 @@
 """How far the runs of an experiment are, with speed, time left, last losses and, once there, scores.
 
-example:
+Example:
   petgan status experiments/demo --watch
 """
 

@@ -3,7 +3,7 @@
 Each point becomes a run in the experiment's folder. Give the same command again after a failure, or after
 the grid has grown: what is done stays, what was interrupted goes on from its last checkpoint.
 
-example:
+Example:
   petgan submit grids/demo.yaml --dataset data/pet.h5 --dry-run
   petgan submit grids/demo.yaml --dataset data/pet.h5
 """

@@ -4,7 +4,7 @@ For each preset of the grid it takes the best point of SOURCE, by the mean of a 
 that point's best run. Every point of the grid is trained twice, with the same seeds and steps: from scratch,
 and from those networks. SOURCE may also be the folder of a run, or a file of weights.
 
-example:
+Example:
   petgan transfer grids/demo-transfer.yaml --from experiments/demo --dataset data/pet.h5
 """
 
