@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Sequence
+from types import ModuleType
 
 from petgan import __version__
 from petgan.errors import EXIT_FAILURE, PetganError
@@ -57,13 +58,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.print_help()
         return 2
     name = top.parse_args(argv[:1]).command
-    module = importlib.import_module(f"petgan.cli.{COMMANDS[name][0]}")
-    parser = argparse.ArgumentParser(
-        prog=f"petgan {name}",
-        description=module.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    module.add_arguments(parser)
+    module, parser = command(name)
     args = parser.parse_args(argv[1:])
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
@@ -79,3 +74,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_FAILURE
+
+
+def command(name: str) -> tuple[ModuleType, argparse.ArgumentParser]:
+    """Import the module of a command and make its parser."""
+    module = importlib.import_module(f"petgan.cli.{COMMANDS[name][0]}")
+    parser = argparse.ArgumentParser(
+        prog=f"petgan {name}",
+        description=module.__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    module.add_arguments(parser)
+    return module, parser

@@ -97,9 +97,9 @@ def plan_with(
     with progress("headers", "files") as show:
         found = find_images(sources, options.patients, run_all, show)
     wanted = options.modality
-    frames = [frame for frame in found.frames if wanted in ("auto", frame.header.modality or wanted)]
+    frames = _of_modality(found.frames, wanted)
     if len(frames) < len(found.frames):
-        found.skipped["DICOM of the other modality"] += len(found.frames) - len(frames)
+        found.skipped["of the other modality"] += len(found.frames) - len(frames)
     if not frames and not found.refused:
         where = ", ".join(map(str, sources))
         raise InputError(f"there are no images in {where}", allowed=f"{', '.join(FORMATS)} files")
@@ -112,6 +112,14 @@ def plan_with(
         raise ConfigError(f"the images are in {units}, and the window is not", value=str(window))
     update = {"modality": wanted, "window": str(window), "patients": found.patients}
     return Plan(options.model_copy(update=update), units, frames, found.refused, found.skipped)
+
+
+def _of_modality(frames: list[Frame], wanted: str) -> list[Frame]:
+    """All that says it is of the modality; a picture does not say, and counts where nothing does."""
+    if wanted == "auto":
+        return frames
+    named = [frame for frame in frames if frame.header.modality == wanted]
+    return named or [frame for frame in frames if frame.header.modality is None]
 
 
 def _only_one(what: str, values: Iterable[str], hint: str) -> Any:

@@ -225,9 +225,18 @@ def test_modalities_and_units_are_not_mixed(tmp_path, scan_of_pet, write_dicom, 
         make_plan([tmp_path / "pet"], workers=1)
     plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
     assert len(plan.frames) == plan.skipped.total() * 5 == 5
-    write_picture("pet/p.png", np.zeros((9, 9), np.uint8))
-    with pytest.raises(InputError, match="several: 5 bqml, 1 stored"):
-        make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
+    write_picture("pet/p.png", np.zeros((9, 9), np.uint8))  # a picture does not say what it is
+    plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
+    assert (len(plan.frames), plan.skipped.total(), plan.units) == (5, 2, "bqml")
+    plan = make_plan([tmp_path / "pet/p.png"], Options(modality="pet"), workers=1)
+    assert (len(plan.frames), plan.units) == (1, "stored")
+
+
+def test_units_are_not_mixed(tmp_path, scan_of_pet):
+    scan_of_pet("pet/a")
+    scan_of_pet("pet/b", Units="CNTS", SeriesInstanceUID="1.2.3")
+    with pytest.raises(InputError, match="several: 5 bqml, 5 cnts"):
+        make_plan([tmp_path / "pet"], workers=1)
 
 
 @pytest.mark.parametrize(
