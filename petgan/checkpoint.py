@@ -16,16 +16,16 @@ import itertools
 import json
 import logging
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
 import keras
 import numpy as np
 
-from petgan.config import Point, RunConfig, resolve_point
+from petgan.config import Point, RunConfig, validated
 from petgan.errors import CheckpointError, ConfigError, DatasetError
 from petgan.hdf5 import atomic_hdf5
 from petgan.models import build
@@ -187,7 +187,10 @@ def start_from(path: Path | str, digest: str | None, networks: Networks) -> None
 
 def export_generator(path: Path, generator: keras.Model) -> None:
     """Write a generator as a Keras file that loads without petgan, atomically."""
-    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(dir=path.parent) as folder:
+    with (
+        atomic_path(path) as temporary,
+        TemporaryDirectory(prefix=".", suffix=".tmp", dir=path.parent) as folder,
+    ):
         file = Path(folder) / "generator.keras"  # Keras insists on the ending
         plain(generator).save(file)
         file.replace(temporary)
@@ -335,7 +338,7 @@ def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
             attributes["run_id"],
             attributes["step"],
             attributes["dataset_digest"],
-            resolve_point(json.loads(attributes["point"], object_hook=_without_nulls)),
+            validated(Point, json.loads(attributes["point"])),
             digest,
         )
     except FileNotFoundError:
@@ -343,10 +346,6 @@ def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
     except (OSError, KeyError, RuntimeError, ConfigError) as error:
         raise CheckpointError(f"{path} is damaged or no checkpoint of petgan: {error}") from None
     return header, arrays
-
-
-def _without_nulls(values: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in values.items() if v is not None}
 
 
 def _digest(arrays: dict[str, dict[str, np.ndarray]], attributes: dict[str, Any]) -> str:

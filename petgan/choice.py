@@ -170,7 +170,13 @@ def _best(scores: list[Score]) -> Choice:
     by_configuration: dict[str, list[Score]] = defaultdict(list)
     for score in scores:
         by_configuration[json.dumps(score.configuration, sort_keys=True)].append(score)
-    return min(map(_choice, by_configuration.values()), key=lambda choice: (choice.mean, choice.run_ids))
+    choices = [_choice(scores) for scores in by_configuration.values()]
+    # A configuration that lost seeds on the way must not win by the luck of those that are left.
+    complete = max(choice.n for choice in choices)
+    return min(
+        (choice for choice in choices if choice.n == complete),
+        key=lambda choice: (choice.mean, choice.run_ids),
+    )
 
 
 def _choice(scores: list[Score]) -> Choice:

@@ -90,9 +90,9 @@ class Point(Frozen):
 
 
 class Every(Frozen):
-    """How often a run logs, samples, scores and checkpoints, in steps; it does not touch the result.
+    """How often a run logs, samples, scores and checkpoints, in steps; it does not touch the weights.
 
-    0 stands for "a tenth of the run".
+    The best checkpoint is the best of the scored steps. 0 stands for "a tenth of the run".
     """
 
     log: Positive = 10

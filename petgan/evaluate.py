@@ -18,7 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from petgan.errors import ConfigError, DatasetError, InputError, Interrupted, PetganError
+from petgan.errors import ConfigError, DatasetError, DiskError, InputError, Interrupted, PetganError
 from petgan.features import RESIZES, Extractor, network_id
 from petgan.metrics import frechet_distance, kernel_distance, sliced_wasserstein
 from petgan.metrics.wasserstein import level_sizes
@@ -155,6 +155,7 @@ def _real_images(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
                 allowed=known.digest[:12],
                 hint="bring the old dataset back, or train anew",
             )
+        dataset.verify()
         train, test = dataset.images("train"), dataset.images("test")
     if len(test) < FEWEST_IMAGES:
         raise DatasetError(
@@ -269,7 +270,7 @@ def _score_all(
             write_json(run.evaluation_file, evaluation)
             values = ", ".join(f"{score['name']} {score['value']:.4g}" for score in evaluation["scores"])
             logger.info("%d of %d: %s: %s", position, len(runs), run.path.name, values)
-        except Interrupted:
+        except (DiskError, Interrupted):
             raise
         except Exception as error:
             logger.info("%d of %d: %s could not be scored: %s", position, len(runs), run.path.name, error)

@@ -39,11 +39,15 @@ PUBLISHED_COLUMNS = (
 class Published(Frozen):
     """Values of another study to stand beside ours: a CSV file of `PUBLISHED_COLUMNS`.
 
-    The file is given relative to the grid; ``dataset`` chooses among its rows.
+    The file is given relative to the grid; ``dataset``, one or several, chooses among its rows.
     """
 
     file: str
-    dataset: str
+    dataset: str | list[str]
+
+    @property
+    def datasets(self) -> list[str]:
+        return [self.dataset] if isinstance(self.dataset, str) else self.dataset
 
 
 class _GridFile(Frozen):
@@ -92,7 +96,7 @@ class Grid:
         As in the file.
     published : list of dict or None
         The rows of the published file that were asked for.
-    published_dataset : str or None
+    published_datasets : list of str
     configurations : list of Configuration
         The points without their seeds.
     """
@@ -106,7 +110,7 @@ class Grid:
     every: Every
     tables: tuple[Table, ...]
     published: list[dict[str, Any]] | None
-    published_dataset: str | None
+    published_datasets: list[str]
     configurations: list[Configuration]
 
 
@@ -169,7 +173,7 @@ def load_grid(path: Path | str) -> Grid:
         every=parsed.every,
         tables=tuple(parsed.tables),
         published=_published_rows(parsed.published, source) if parsed.published else None,
-        published_dataset=parsed.published.dataset if parsed.published else None,
+        published_datasets=parsed.published.datasets if parsed.published else [],
         configurations=configurations,
     )
 
@@ -229,14 +233,15 @@ def _published_rows(published: Published, source: YamlSource) -> list[dict[str, 
     if not rows or set(rows[0]) != set(PUBLISHED_COLUMNS):
         raise source.error(here, f"{file} must have the columns {', '.join(PUBLISHED_COLUMNS)}")
     datasets = dict.fromkeys(row["dataset"] for row in rows)
-    if published.dataset not in datasets:
-        raise source.error(
-            ("published", "dataset"), f"{file} has no such dataset", value=published.dataset, allowed=datasets
-        )
+    for dataset in published.datasets:
+        if dataset not in datasets:
+            raise source.error(
+                ("published", "dataset"), f"{file} has no such dataset", value=dataset, allowed=datasets
+            )
     return [
         {key: _number(key, text) for key, text in row.items()}
         for row in rows
-        if row["dataset"] == published.dataset
+        if row["dataset"] in published.datasets
     ]
 
 

@@ -12,6 +12,7 @@ import errno
 import hashlib
 import json
 import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator, Mapping
@@ -266,6 +267,12 @@ class RunFolder:
             setattr(status, key, value)
         self.write_status(status)
         return status
+
+    def remove_halves(self) -> None:
+        """Remove what a killed process had begun to write; for the process that claims the run."""
+        for folder in (self.path, self.checkpoints, self.samples):
+            for half in folder.glob(".*.tmp"):
+                shutil.rmtree(half) if half.is_dir() else half.unlink()
 
     def beat(self) -> None:
         """Say that the run's process is alive: the file's own time counts, so clocks agree."""

@@ -56,9 +56,10 @@ class Session:
         self._refuse_if_busy(self._status)
         self._busy_before = self._status.busy_seconds
         self._status.state, self._status.error = "running", None
-        self._status.started = time.time()
+        self._status.started = self._status.started or time.time()
         self._status.host, self._status.pid = self._me
         self._run.write_status(self._status)
+        self._run.remove_halves()
         threading.Thread(target=self._beat, daemon=True).start()
         self._handlers = {number: signal.signal(number, self._stop) for number in STOP_SIGNALS}
         return self

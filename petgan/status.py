@@ -158,7 +158,7 @@ def cancel(experiment: ExperimentFolder, run: RunFolder | None = None) -> dict[s
         if status.state == "running":
             _stop(status.pid, status.host)
             counts["running"] += 1
-        elif status.state in ("queued", "lost"):
+        elif status.state == "queued" or (status.state == "lost" and status.pid is None):
             experiment.run(run_id).update_status(state="cancelled")
             counts["queued"] += 1
     return counts

@@ -26,6 +26,7 @@ from petgan.grid import Grid, GridPoint
 from petgan.launch import Launch, Progress, worker_environment
 from petgan.runs import (
     ExperimentFolder,
+    RunFolder,
     Status,
     Submission,
     process_exists,
@@ -98,6 +99,12 @@ def make_plan(
             allowed=f"{known['dataset']['path']} ({known['dataset']['digest'][:12]})",
             hint="give the experiment another folder with --experiment",
         )
+    before = known.get("parent")
+    if parent and before and parent["runs"] != before["runs"]:
+        raise ConfigError(
+            f"{experiment.path} was started from other networks",
+            hint="give this transfer a folder of its own with --experiment",
+        )
     configs = {
         str(point.run_id): RunConfig(
             run_id=str(point.run_id),
@@ -120,7 +127,7 @@ def make_plan(
             "points": _merged_points(points, known.get("points", [])),
             "tables": _merged_tables(grid, known.get("tables", [])),
             "published": _published(grid) or known.get("published"),
-            "parent": parent or known.get("parent"),
+            "parent": parent or before,
             "commands": [*known.get("commands", []), command],
         },
         configs=configs,
@@ -171,7 +178,7 @@ def submit(
         logger.info("%s: %d of %d runs to start", experiment.path, len(plan.to_start), len(plan.states))
         for run_id, config in plan.configs.items():
             if plan.states[run_id] not in _NOT_STARTED_AGAIN:
-                experiment.run(run_id).write_config(config)
+                _write_config(experiment.run(run_id), config)
         write_text(experiment.grid_file, grid.text)
         write_json(experiment.record_file, plan.record)
         name = _queue(experiment, plan.to_start, cluster, parallel) if plan.to_start else None
@@ -254,7 +261,7 @@ def _merged_tables(grid: Grid, known: Sequence[Mapping[str, Any]]) -> list[Mappi
 def _published(grid: Grid) -> dict[str, Any] | None:
     if grid.published is None:
         return None
-    return {"where": {"dataset": grid.published_dataset}, "rows": grid.published}
+    return {"where": {"dataset": grid.published_datasets}, "rows": grid.published}
 
 
 @contextlib.contextmanager
@@ -303,16 +310,32 @@ def _check_options(cluster: str, parallel: int | None) -> None:
         raise ConfigError("so many runs cannot train at once", value=parallel, allowed="1 or more")
 
 
+def _write_config(run: RunFolder, config: RunConfig) -> None:
+    """A run keeps the steps at which it is scored: "best" means the best of those."""
+    if run.config_file.is_file():
+        config = config.model_copy(update={"every": run.config().every})
+    run.write_config(config)
+
+
 def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel: int | None) -> str:
     """Write down what is to be started, and with which code; return the submission's name."""
     configs = [experiment.run(run_id).config() for run_id in runs]
     resources = configs[0].resources
+    devices = _devices()
     if parallel is None:
         parallel = default_parallel(resources)
+    if resources.gpus and not devices:
+        logger.warning("there is no GPU here: the runs train on the CPU")
+    elif parallel * resources.gpus > len(devices):
+        raise ConfigError(
+            f"there are {len(devices)} GPUs, and each run wants {resources.gpus}",
+            value=f"{parallel} runs at once",
+            allowed=f"at most {len(devices) // resources.gpus}",
+        )
     code = code_digest()
     take_snapshot(experiment.code_folder(code))
     submission = Submission(
-        cluster, runs, min(parallel, len(runs)), code, gpus=resources.gpus, devices=_devices()
+        cluster, runs, min(parallel, len(runs)), code, gpus=resources.gpus, devices=devices
     )
     name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
     write_json(experiment.submission_file(name), asdict(submission))

@@ -6,6 +6,7 @@ Nothing is written before the images have been checked, and then all or nothing.
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import os
 import shutil
@@ -95,6 +96,8 @@ def synthesize(
     if output.resolve() in (origin.checkpoint.resolve(), origin.dataset and origin.dataset.resolve()):
         raise ConfigError("the output would replace what it is made from", value=str(output))
     training = _read_training(origin)
+    ancestors = _find_ancestors(origin, allow_copies)
+    inherited = [_read_training(ancestor) for ancestor in ancestors]
     logger.info("drawing %d images", count)
     images, _ = draw(origin.checkpoint, count, seed)
     lineage = {
@@ -110,6 +113,14 @@ def synthesize(
         "code_digest": code_digest(),
         "copies_allowed": allow_copies,
         "copy_check": _copy_check(images, training, allow_copies),
+        "started_from": [
+            {
+                "checkpoint_digest": ancestor.digest,
+                "dataset_digest": ancestor.dataset_digest,
+                "copy_check": _copy_check(images, theirs, allow_copies),
+            }
+            for ancestor, theirs in zip(ancestors, inherited, strict=True)
+        ],
     }
     if not dry_run:
         _write(images, lineage, training, output, png, dicom)
@@ -142,6 +153,7 @@ class Origin:
     step: int | None
     dataset_digest: str | None
     dataset: Path | None
+    init_from: Path | None
 
 
 def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Origin:
@@ -164,7 +176,22 @@ def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Orig
         said.get("step"),
         said.get("dataset_digest"),
         dataset,
+        Path(start) if (start := json.loads(said.get("point", "{}")).get("init_from")) else None,
     )
+
+
+def _find_ancestors(origin: Origin, allow_copies: bool) -> list[Origin]:
+    """The generators that a transferred one descends from: it may know their images by heart, too."""
+    ancestors: list[Origin] = []
+    while origin.init_from is not None:
+        try:
+            origin = _find_origin(origin.init_from, None, allow_copies)
+        except InputError:
+            if not allow_copies:
+                raise
+            break
+        ancestors.append(origin)
+    return ancestors
 
 
 def _attributes(checkpoint: Path) -> dict[str, Any]:
@@ -172,7 +199,7 @@ def _attributes(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"there is no run folder and no file {checkpoint}")
     try:
         with h5py.File(checkpoint, "r", locking=False) as file:
-            names = ("digest", "run_id", "step", "dataset_digest")
+            names = ("digest", "run_id", "step", "dataset_digest", "point")
             return {n: np.asarray(file.attrs[n]).item() for n in names if n in file.attrs}
     except OSError:
         raise InputError(
@@ -206,6 +233,7 @@ def _read_training(origin: Origin) -> Training | None:
             raise DatasetError(
                 f"the pixels of {dataset.path} have another type", value=dataset.dtype.name, allowed="uint8"
             )
+        dataset.verify()
         return Training(
             dataset.images("train"),
             dataset.columns["patient"][dataset.indices("train")],

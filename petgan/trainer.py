@@ -87,6 +87,7 @@ def train(
 
         if logged or sampled or saved:
             values = _read(unread)
+            _check_weights(networks, step)
         if scored and score is not None:
             values[SCORE] = score(networks.ema_generator)
         if logged:
@@ -144,6 +145,16 @@ def _read(unread: list[tuple[int, Metrics]]) -> dict[str, float]:
                 )
     unread.clear()
     return values
+
+
+def _check_weights(networks: Networks, step: int) -> None:
+    """Refuse what the last update made, which no loss has seen yet."""
+    for weight in networks.generator.weights:
+        if not np.isfinite(weight).all():
+            raise TrainingError(
+                f"the generator's weights are not numbers at step {step}",
+                hint="the training has diverged: try a lower learning_rate or another optimizer",
+            )
 
 
 class _Record:

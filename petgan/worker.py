@@ -77,6 +77,7 @@ def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
                 value=dataset.image_size,
                 allowed=[config.point.image_size],
             )
+        dataset.verify()
         images = dataset.images("train")
         validation = dataset.images("validation")[:SCORED_IMAGES]
     if not len(images):

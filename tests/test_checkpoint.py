@@ -302,3 +302,12 @@ def test_a_foreign_file_is_one_sentence(content, tmp_path):
         as_keras2(path, keras.Model(inputs, keras.layers.Conv2D(1, 1)(x)), "weights")
     with pytest.raises(CheckpointError, match="foreign.h5"):
         read_generator(path)
+
+
+def test_a_setting_that_is_none_on_purpose_comes_back_as_none(tmp_path):
+    config = config_of("wgan-gp", beta_1=None)
+    networks = make_networks(config.point)
+    write_checkpoint(tmp_path / "step-00000001.h5", networks, config, step=1)
+    header = read_newest([tmp_path / "step-00000001.h5"], networks, config)
+    assert header.point == config.point
+    assert header.point.beta_1 is None

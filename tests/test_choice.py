@@ -94,3 +94,9 @@ def test_scores_are_read_from_the_evaluated_runs(tmp_path):
         ("r2", 2, "kid", 2.5, "k", True),
     ]
     assert best_overall(found, "kid").run_ids == ("r0", "r2")
+
+
+def test_a_configuration_that_lost_seeds_does_not_win():
+    complete = [score("dcgan", 0.4, seed, 50.0) for seed in (0, 1)]
+    lucky = score("dcgan", 0.5, 0, 10.0)
+    assert best_by_preset([*complete, lucky], "kid")["dcgan"].configuration["dropout"] == 0.4

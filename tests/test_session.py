@@ -145,3 +145,15 @@ def test_status_is_written_every_two_seconds_with_the_speed_of_the_last_ones(run
 def test_the_line_of_the_log():
     status = Status(step=40, steps=100, steps_per_second=0.5, last={"d_loss": 0.12345, "d_real": 1.0})
     assert describe(status) == "step 40 of 100, 0.50 steps/s, 2 min 0 s left, d_loss 0.123"
+
+
+def test_what_a_killed_process_had_begun_to_write_is_removed(run):
+    run.checkpoints.mkdir(parents=True)
+    (run.checkpoints / ".step-00000005.h5.123.tmp").write_text("half")
+    (run.path / ".abc.tmp").mkdir()
+    (run.path / ".abc.tmp" / "generator.keras").write_text("half")
+    (run.checkpoints / "step-00000004.h5").write_text("whole")
+    with Session(run):
+        pass
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000004.h5"]
+    assert not (run.path / ".abc.tmp").exists()

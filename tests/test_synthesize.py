@@ -294,3 +294,43 @@ def test_a_worker_that_is_stopped_leaves_nothing_behind(run, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (130, "")
     assert names(tmp_path) == before
+
+
+@pytest.fixture
+def transferred(run, make_dataset, make_run):
+    """A run on other images that started from `run`, whose own images it may know by heart."""
+    other = make_run(
+        make_dataset("other.h5"), "transferred", init_from=str(run.best_checkpoint), init_digest="abc"
+    )
+    other.checkpoints.mkdir()
+    config = other.config()
+    with h5py.File(other.best_checkpoint, "w") as file:
+        values = {
+            "digest": "def",
+            "step": 7,
+            "run_id": config.run_id,
+            "dataset_digest": config.dataset.digest,
+            "point": config.point.model_dump_json(),
+        }
+        file.attrs.update(values)
+    return other
+
+
+def test_a_transferred_generator_is_checked_against_what_it_started_from(transferred, data, tmp_path):
+    output = tmp_path / "out.h5"
+    with pytest.raises(PetganError, match="copies of training images"):
+        synthesize(transferred.path, 20, output, draws(TRAIN))
+    assert not output.exists()
+    lineage = synthesize(transferred.path, 20, output, draws(HONEST))
+    (parent,) = lineage["started_from"]
+    with Dataset(data) as dataset:
+        assert parent["dataset_digest"] == dataset.digest
+    assert parent["copy_check"]["copies"] == 0
+
+
+def test_where_the_images_of_the_start_are_lost_the_word_is_needed(transferred, data, tmp_path):
+    data.unlink()
+    with pytest.raises(DatasetError):
+        synthesize(transferred.path, 20, tmp_path / "out.h5", draws(HONEST))
+    lineage = synthesize(transferred.path, 20, tmp_path / "out.h5", draws(HONEST), allow_copies=True)
+    assert lineage["started_from"][0]["copy_check"]["checked"] is False

@@ -285,17 +285,21 @@ def _choice(section: Section) -> dict[str, Any]:
 
 
 def _sheet(run: Run, caption: str, width: int) -> Sheet | None:
-    """A run's last sheet, at most `width` wide on the page; None without one.
+    """The sheet of the step that was scored, else the last, at most `width` wide; None without one.
 
     A small sheet is enlarged by a whole number, a large one reduced and compressed.
     """
     files = sorted(run.folder.samples.glob("step-*.png"))
     if not files:
         return None
-    caption = f"{caption}, step {int(files[-1].stem.removeprefix('step-'))}"
-    with Image.open(files[-1]) as image:
+    scored = run.folder.sample_file(run.evaluation["checkpoint"]["step"]) if run.evaluation else files[-1]
+    file = scored if scored in files else files[-1]
+    caption = f"{caption}, step {int(file.stem.removeprefix('step-'))}"
+    if file != scored:
+        caption += ", not the step that was scored"
+    with Image.open(file) as image:
         if image.width <= width:
-            uri = _data_uri(files[-1].read_bytes())
+            uri = _data_uri(file.read_bytes())
             return Sheet(caption, uri, width // image.width * image.width, pixelated=True)
         image.thumbnail((width * 3 // 2, width * 3 // 2), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
