@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
 from petgan.config import RunConfig
-from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError
+from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError, UserError
 from petgan.runs import RunFolder, read_json, write_json
 from petgan.session import Session
 
@@ -215,6 +215,11 @@ def import_quietly() -> None:
     os.dup2(null, 2)
     try:
         import tensorflow  # noqa: F401
+    except ModuleNotFoundError:
+        raise UserError(
+            "this needs TensorFlow, which is not installed here",
+            hint="pip install 'petgan[train]', or give the command where it is installed",
+        ) from None
     finally:
         os.dup2(kept, 2)
         os.close(kept)
