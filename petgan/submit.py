@@ -201,11 +201,16 @@ def retry(
     _check_options(cluster, parallel)
     experiment.record()  # refuses a folder that is none
     with _claimed(experiment):
-        runs = [run_id for run_id, status in experiment.statuses().items() if status.state in RETRIED]
+        runs = to_retry(experiment)
         name = _queue(experiment, runs, cluster, parallel) if runs else None
     if name:
         _start(experiment, name, progress)
     return runs
+
+
+def to_retry(experiment: ExperimentFolder) -> list[str]:
+    """Ids of the runs that `retry` would start."""
+    return [run_id for run_id, status in experiment.statuses().items() if status.state in RETRIED]
 
 
 def default_parallel(resources: Resources) -> int:

@@ -442,3 +442,14 @@ def test_too_few_at_once_is_refused(make_grid, dataset, experiment):
     with pytest.raises(UserError, match="no such cluster: got 'moon'"):
         start(make_grid(), dataset, experiment, cluster="moon")
     assert not experiment.path.exists()
+
+
+def test_retry_says_what_it_would_start(make_grid, dataset, experiment, fake_worker, capsys):
+    start(make_grid((0.3, 0.4)), dataset, experiment)
+    _, second = (run.path.name for run in experiment.run_folders())
+    experiment.run(second).update_status(state="failed")
+    capsys.readouterr()
+    assert cli.main(["retry", str(experiment.path), "--dry-run"]) == 0
+    assert capsys.readouterr().out == f"would start {second}\n"
+    assert begun(experiment) == [1, 1]
+    assert states(experiment) == ["done", "failed"]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from petgan.cli.output import print_table
+from petgan.cli.output import print_table, progress_bar
 
 if TYPE_CHECKING:
     from petgan.config import DatasetRef
@@ -37,6 +37,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="runs that train at once, default: as many as there is room for",
     )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be started, and write nothing")
 
 
 def open_grid(
@@ -56,6 +57,42 @@ def open_grid(
         with Dataset(path) as opened:
             dataset = opened.reference
     return grid, expand(grid, dataset), dataset
+
+
+def start(
+    args: argparse.Namespace,
+    grid: Grid,
+    points: Sequence[GridPoint],
+    dataset: DatasetRef | None,
+    parent: dict[str, Any] | None = None,
+) -> None:
+    """Submit the points, or with ``--dry-run`` say what would be started."""
+    from petgan import submit
+
+    experiment, command = experiment_of(args, grid), command_line()
+    if dataset is None:
+        print_points(points, ["new"] * len(points))
+        print("The dataset does not exist yet, so there are no run ids.")
+        return
+    if args.dry_run:
+        plan = submit.make_plan(grid, points, dataset, experiment, command=command, parent=parent)
+        print_points(points, list(plan.states.values()))
+        parallel = args.parallel or submit.default_parallel(grid.resources)
+        print(f"would start {len(plan.to_start)} runs in {experiment.path}, {parallel} at a time")
+        return
+    with progress_bar("training", "steps") as progress:
+        started = submit.submit(
+            grid,
+            points,
+            dataset,
+            experiment,
+            cluster=args.cluster,
+            command=command,
+            parallel=args.parallel,
+            parent=parent,
+            progress=progress,
+        )
+    print_started(started, experiment, args.cluster)
 
 
 def experiment_of(args: argparse.Namespace, grid: Grid) -> ExperimentFolder:

@@ -25,6 +25,11 @@ def run(args: argparse.Namespace) -> None:
     from petgan.runs import ExperimentFolder
 
     experiment = ExperimentFolder(Path(args.experiment))
+    if args.dry_run:
+        experiment.record()  # refuses a folder that is none
+        for run_id in submit.to_retry(experiment):
+            print(f"would start {run_id}")
+        return
     with progress_bar("training", "steps") as progress:
         started = submit.retry(experiment, cluster=args.cluster, parallel=args.parallel, progress=progress)
     print_started(started, experiment, args.cluster)
