@@ -162,7 +162,7 @@ def _real_images(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
             f"{known.path} has too few test images to score against",
             value=len(test),
             allowed=f"{FEWEST_IMAGES} or more",
-            hint="ingest with another --split",
+            hint="ingest with another --split, and see that it counts the patients right (--patients)",
         )
     return train, test
 

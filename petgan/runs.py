@@ -225,6 +225,11 @@ class RunFolder:
         """
         checkpoints = [self.best_checkpoint] if self.best_checkpoint.is_file() else self.last_checkpoints()
         if not checkpoints:
+            if not self.config_file.is_file():
+                raise InputError(
+                    f"{self.path} is not a run folder: it has no config.json",
+                    hint="a run is in the folder runs/ of its experiment",
+                )
             raise InputError(f"the run {self.path} has no checkpoint", hint="train it first")
         return checkpoints[0]
 

@@ -98,7 +98,7 @@ def synthesize(
     training = _read_training(origin)
     ancestors = _find_ancestors(origin, allow_copies)
     inherited = [_read_training(ancestor) for ancestor in ancestors]
-    logger.info("drawing %d images", count)
+    logger.info("drawing %d images from step %s", count, "unknown" if origin.step is None else origin.step)
     images, _ = draw(origin.checkpoint, count, seed)
     lineage = {
         "schema_version": SCHEMA_VERSION,

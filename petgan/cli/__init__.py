@@ -58,10 +58,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         top.print_help()
         return 2
     name = top.parse_args(argv[:1]).command
-    module, parser = command(name)
-    args = parser.parse_args(argv[1:])
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:
+        module, parser = command(name)
+        args = parser.parse_args(argv[1:])
+        logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         return module.run(args) or 0
     except PetganError as error:
         print(f"petgan {name}: {error}", file=sys.stderr)

@@ -87,6 +87,8 @@ def run(args: argparse.Namespace) -> int:
         print(f"modality {plan.options.modality}, units {plan.units}, window {plan.window}")
         return EXIT_USER_MISTAKE if plan.refused else 0
 
+    from petgan.store import SPLITS
+
     record = ingest(
         args.sources,
         args.output,
@@ -99,6 +101,14 @@ def run(args: argparse.Namespace) -> int:
     _print_skipped(record["skipped"])
     print(f"wrote {record['images']} images of {record['patients']} patients to {args.output}")
     print(f"images: {_listed(record['by_split'])}; patients: {_listed(record['patients_by_split'])}")
+    shares = zip(SPLITS, options.split, strict=True)
+    empty = [split for split, share in shares if share and not record["by_split"].get(split)]
+    if empty:
+        print(
+            f"warning: no image is in {' and '.join(empty)}, so nothing can be scored: are there "
+            f"{record['patients']} patients? If not, give the folder right above theirs, or --patients",
+            file=sys.stderr,
+        )
     refused = record["refused"]["files"]
     if refused:
         files = "1 file was" if refused == 1 else f"{refused} files were"

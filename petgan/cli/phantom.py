@@ -51,4 +51,5 @@ def run(args: argparse.Namespace) -> None:
         return
     with progress_bar("phantom", "files") as progress:
         files = phantom.make_phantom(**options, progress=progress)
-    print(f"wrote {files} files to {args.out}")
+    folders = " and ".join(f"{args.out}/{modality}" for modality in phantom.count_files(parameters))
+    print(f"wrote {files} files to {args.out}; for 'petgan ingest': {folders}")

@@ -15,6 +15,7 @@ from PIL import Image
 
 from ingest.conftest import dicom_dataset
 from petgan import cli
+from petgan.cli import main
 from petgan.errors import ConfigError, DiskError, InputError
 from petgan.ingest import FORMATS, Format, Options, ingest, make_plan
 from petgan.registry import Registry
@@ -344,3 +345,10 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path):
         used.append(megabytes)
     (tmp_path / "out.h5").unlink()
     assert used[1] - used[0] < 100
+
+
+def test_a_folder_too_far_up_makes_one_patient_of_all_and_a_warning(pictures, tmp_path, capsys):
+    (tmp_path / "up").mkdir()
+    pictures.rename(tmp_path / "up" / "files")
+    assert main(["ingest", str(tmp_path / "up"), "--output", str(tmp_path / "d.h5"), "--size", "16"]) == 0
+    assert "warning: no image is in validation and test" in capsys.readouterr().err
