@@ -58,7 +58,7 @@ class _Quantity:
 
 
 _LOSSES = (
-    _Quantity("d_running_mean", "discriminator", "loss, running mean"),
+    _Quantity("d_running_mean", "discriminator", "mean loss"),
     _Quantity("g_loss", "generator", "loss"),
 )
 _SWD = (_Quantity("swd", "validation", "SWD", marker="o"),)
