@@ -78,6 +78,24 @@ class TrainingError(PetganError):
     """A training that cannot go on, such as a loss that is not a number."""
 
 
+class RendezvousError(PetganError):
+    """Ranks that did not find each other."""
+
+    exit_code = 70
+
+
+class RankCountError(PetganError):
+    """Ranks that are more or fewer than the run asks for."""
+
+    exit_code = 71
+
+
+class RankMismatchError(PetganError):
+    """Ranks that would not train the same run: other data, code, configuration, or a GPU that is shared."""
+
+    exit_code = 72
+
+
 class RunBusyError(UserError):
     """A run that another live process is training."""
 
