@@ -77,6 +77,11 @@ def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: in
         file.attrs.update({**attributes, "digest": _digest(arrays, attributes)})
 
 
+def all_variables(networks: Networks) -> list[keras.Variable]:
+    """All that a checkpoint holds, in its order."""
+    return [variable for name in GROUPS for variable in _variables(getattr(networks, name))]
+
+
 def read_newest(candidates: list[Path], networks: Networks, config: RunConfig) -> Header | None:
     """Load the first of a run's checkpoints that is whole into `networks`; None without candidates.
 

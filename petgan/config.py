@@ -113,10 +113,21 @@ class Resources(Frozen):
     """What one run asks the machine or the cluster for."""
 
     nodes: Positive = 1
+    tasks: Positive | None = None  # a node; by default one a GPU, or one
     gpus: Annotated[int, Field(ge=0)] = 0  # a node
     cpus: Positive = 1  # a task
-    mem_gb: Annotated[float, Field(gt=0)] = 4
-    time_min: Positive = 120
+    mem_gb: Annotated[float, Field(gt=0)] = 4  # a node
+    time_min: Positive = 120  # of a job: a run goes on in as many as it needs
+    runs_per_job: Positive = 1  # one after the other, for points that are small beside a job's start
+
+    @property
+    def ranks_per_node(self) -> int:
+        return self.tasks or self.gpus or 1
+
+    @property
+    def ranks(self) -> int:
+        """Over how many processes a run is spread."""
+        return self.nodes * self.ranks_per_node
 
 
 class DatasetRef(Frozen):

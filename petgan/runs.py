@@ -11,9 +11,11 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import shutil
 import socket
+import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -69,9 +71,15 @@ def disk_errors(path: Path | str) -> Iterator[None]:
         raise
 
 
+_DISK_PROBLEMS = (
+    errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
+    errno.ENAMETOOLONG, errno.EIO, errno.ESTALE,
+)  # fmt: skip
+
+
 def _disk_problem(error: Exception) -> str | None:
     # h5py raises without errno; HDF5 puts the number into the text.
-    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM):
+    for number in _DISK_PROBLEMS:
         if getattr(error, "errno", None) == number or f"errno = {number}," in str(error):
             return os.strerror(number)
     return None
@@ -86,6 +94,14 @@ def write_text(path: Path | str, text: str) -> None:
 def write_json(path: Path | str, value: Any) -> None:
     """Write a value as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _overwrite(path: Path, text: str) -> None:
+    """Write over the content of a file that is there, by one call; it grows only if it must."""
+    with disk_errors(path), open(path, "r+b", buffering=0) as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(0)
+        file.write(text.encode().ljust(size))
 
 
 def read_json(path: Path | str) -> Any:
@@ -134,7 +150,9 @@ class Status:
     started, updated : float, optional
         Seconds since the epoch.
     host, pid : optional
-        The process that trains.
+        The process that trains, and its machine or node.
+    job : str, optional
+        The Slurm job of that process, as `petgan.task` names it.
     """
 
     state: str = "new"
@@ -148,6 +166,7 @@ class Status:
     updated: float | None = None
     host: str | None = None
     pid: int | None = None
+    job: str | None = None
 
 
 @dataclass(frozen=True)
@@ -183,6 +202,18 @@ class RunFolder:
     @property
     def log_file(self) -> Path:
         return self.path / "log.txt"
+
+    def rank_log_file(self, rank: int) -> Path:
+        """The log of a rank other than the first."""
+        return self.path / f"log.rank-{rank}.txt"
+
+    def rendezvous_file(self, job: str) -> Path:
+        """Where the ranks of a job find each other."""
+        return self.path / f"rendezvous-{job}.json"
+
+    @property
+    def cancel_file(self) -> Path:
+        return self.path / "cancel"
 
     @property
     def generator_file(self) -> Path:
@@ -262,16 +293,34 @@ class RunFolder:
         return status
 
     def write_status(self, status: Status) -> None:
+        """Write ``status.json``; how a run ended even on a full disk: over the old one."""
         status.updated = time.time()
-        write_json(self.status_file, asdict(status))
+        try:
+            write_json(self.status_file, asdict(status))
+        except DiskError:
+            if status.state in UNFINISHED or not self.status_file.exists():
+                raise
+            _overwrite(self.status_file, json.dumps(asdict(status)))
 
     def update_status(self, **changes: Any) -> Status:
-        """Change some fields of the status on disk."""
+        """Change some fields of the status on disk; a run that is queued anew is not cancelled any more."""
+        if changes.get("state") == "queued":
+            self.cancel_file.unlink(missing_ok=True)
         status = self.status()
         for key, value in changes.items():
             setattr(status, key, value)
         self.write_status(status)
         return status
+
+    def ask_to_cancel(self) -> None:
+        """Leave word that this run is to stop and to stay stopped, wherever it trains or waits."""
+        with disk_errors(self.cancel_file):
+            self.cancel_file.touch()
+
+    @property
+    def cancel_asked(self) -> bool:
+        """Whether somebody has asked so since the run was last queued."""
+        return self.cancel_file.exists()
 
     def remove_halves(self) -> None:
         """Remove what a killed process had begun to write; for the process that claims the run."""
@@ -287,9 +336,10 @@ class RunFolder:
         if status.pid is not None and status.host == socket.gethostname():
             return process_exists(status.pid, status.updated)
         try:
-            return time.time() - self.heartbeat_file.stat().st_mtime < LOST_AFTER_SECONDS
+            beat = self.heartbeat_file.stat().st_mtime
         except FileNotFoundError:
             return False
+        return file_system_time(self.path.parent) - beat < LOST_AFTER_SECONDS
 
     def metrics(self) -> list[dict[str, Any]]:
         """The logged steps, in order; a torn last line is left out."""
@@ -301,6 +351,28 @@ class RunFolder:
     def evaluation(self) -> dict[str, Any] | None:
         """The content of ``evaluation.json``, or None while there is none."""
         return read_json(self.evaluation_file) if self.evaluation_file.is_file() else None
+
+
+_clocks: dict[Path, tuple[float, float]] = {}
+
+
+def file_system_time(folder: Path) -> float:
+    """The time by the clock that stamps the files of `folder`, in seconds since the epoch.
+
+    A file server's clock may differ from ours, and so may a node's. It is read off a file that is written
+    for that, once a minute at most; where none can be written, our own clock has to do.
+    """
+    now = time.monotonic()
+    read, then = _clocks.get(folder, (-math.inf, 0.0))
+    if now - read > LOST_AFTER_SECONDS:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                os.utime(file.fileno())
+                read, then = now, os.fstat(file.fileno()).st_mtime
+        except OSError:
+            read, then = now, time.time()
+        _clocks[folder] = read, then
+    return then + now - read
 
 
 def process_exists(pid: int, seen: float | None = None) -> bool:
@@ -330,7 +402,7 @@ class Submission:
     Parameters
     ----------
     cluster : str
-        ``local`` or ``inline``.
+        ``local``, ``inline`` or ``slurm``.
     runs : list of str
         Their ids, in the order in which they are started.
     parallel : int
@@ -340,7 +412,19 @@ class Submission:
     gpus : int
         GPUs of one run.
     devices : list of str
-        The GPUs of the machine, as CUDA names them.
+        The GPUs of the machine, as CUDA names them; on Slurm, a job finds out.
+    runs_per_job : int
+        On Slurm, how many runs a task of the array trains, one after the other.
+    arrays : list of dict
+        On Slurm, the job arrays: ``name`` of the job, ``first`` (the number of its first task among all
+        tasks of the submission), ``tasks``, and ``job``, its id, None until Slurm has given one.
+    image : dict, optional
+        The container's image: ``path``, ``digest``, ``size``, ``modified``.
+    profile : dict, optional
+        The site's settings, see `petgan.profile.Profile`.
+    transfer : dict, optional
+        Of an array that waits for a choice: ``source`` (an experiment), ``score``, and ``points``, the runs
+        whose points are to be trained from what is chosen; `runs` is empty until then.
     created : float
         Seconds since the epoch.
     started : float, optional
@@ -357,11 +441,23 @@ class Submission:
     code: str
     gpus: int = 0
     devices: list[str] = field(default_factory=list)
+    runs_per_job: int = 1
+    arrays: list[dict[str, Any]] = field(default_factory=list)
+    image: dict[str, Any] | None = None
+    profile: dict[str, Any] | None = None
+    transfer: dict[str, Any] | None = None
     created: float = field(default_factory=time.time)
     started: float | None = None
     ended: float | None = None
     host: str | None = None
     pid: int | None = None
+
+    def tasks(self) -> Iterator[tuple[str, dict[str, Any], int]]:
+        """For each run of a submission to Slurm: its id, its array, and its index in that array."""
+        for position, run_id in enumerate(self.runs):
+            task = position // self.runs_per_job
+            array = next(a for a in self.arrays if a["first"] <= task < a["first"] + a["tasks"])
+            yield run_id, array, task - array["first"]
 
 
 @dataclass(frozen=True)
@@ -406,6 +502,10 @@ class ExperimentFolder:
     def submission_file(self, name: str) -> Path:
         return self.submissions / f"{name}.json"
 
+    def batch_folder(self, name: str) -> Path:
+        """The batch scripts of a submission to Slurm, and what Slurm wrote of its jobs."""
+        return self.submissions / name
+
     def code_folder(self, digest: str) -> Path:
         """The folder that holds the package ``petgan`` with this digest."""
         return self.code / digest
@@ -437,11 +537,11 @@ class ExperimentFolder:
         return Submission(**read_json(self.submission_file(name)))
 
     def live_submissions(self) -> list[Submission]:
-        """Those whose process lives, or was asked for so lately that it may still be starting."""
+        """Those on this machine whose process lives, or was asked for so lately that it may be starting."""
         live = []
         for file in sorted(self.submissions.glob("*.json")):
             submission = Submission(**read_json(file))
-            if submission.ended is not None:
+            if submission.ended is not None or submission.cluster == "slurm":
                 continue
             if submission.pid is None or submission.started is None:
                 alive = time.time() - submission.created < LOST_AFTER_SECONDS
@@ -453,12 +553,19 @@ class ExperimentFolder:
                 live.append(submission)
         return live
 
-    def statuses(self) -> dict[str, Status]:
-        """The status of each point, by run id, in the grid's order.
+    def slurm_submissions(self) -> list[Submission]:
+        """All submissions to Slurm, the oldest first."""
+        files = sorted(self.submissions.glob("*.json"))
+        return [s for s in (Submission(**read_json(file)) for file in files) if s.cluster == "slurm"]
 
-        A run that is queued, but in no submission that still lives, is "lost" too.
+    def statuses(self) -> dict[str, Status]:
+        """The status of each point, by run id, in the grid's order, as far as the folders know it.
+
+        A run that is queued, but in no submission of this machine that still lives, is "lost" too. Whether
+        Slurm has it in its queue, `petgan.status` knows.
         """
-        queued = {run_id for submission in self.live_submissions() for run_id in submission.runs}
+        under_way = [*self.live_submissions(), *self.slurm_submissions()]
+        queued = {run_id for submission in under_way for run_id in submission.runs}
         statuses = {run.path.name: run.status() for run in self.run_folders()}
         for run_id, status in statuses.items():
             if status.state == "queued" and run_id not in queued:

@@ -6,6 +6,7 @@ what came before it, and a resumed run draws what an undisturbed one would have 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -15,8 +16,10 @@ import numpy as np
 import tensorflow as tf
 
 from petgan.config import Point
+from petgan.distributed import ALONE, Alone
 from petgan.models import build
-from petgan.models.layers import dropout_stream
+from petgan.models.layers import dropout_stream, statistics_over_ranks
+from petgan.place import share_of
 from petgan.presets import PRESETS
 
 Metrics = dict[str, tf.Tensor]
@@ -91,18 +94,18 @@ def draw_indices(seed: tf.Tensor, batch_size: int, images: int) -> tf.Tensor:
 
 def draw_noise(seed: tf.Tensor, batch_size: int, latent_size: int, *, uniform: bool = False) -> tf.Tensor:
     """Noise (batch_size, latent_size): standard normal, or uniform in [-1, 1)."""
-    shape = (batch_size, latent_size)
+    shape, dtype = (batch_size, latent_size), keras.backend.floatx()
     if uniform:
-        return tf.random.stateless_uniform(shape, seed, minval=-1.0, maxval=1.0)
-    return tf.random.stateless_normal(shape, seed)
+        return tf.random.stateless_uniform(shape, seed, minval=-1.0, maxval=1.0, dtype=dtype)
+    return tf.random.stateless_normal(shape, seed, dtype=dtype)
 
 
 # --- pixels -------------------------------------------------------------------------------------
 
 
 def to_network(pixels: tf.Tensor, *, unit_range: bool = False) -> tf.Tensor:
-    """Turn uint8 pixels into float32 in [-1, 1]; in [0, 1] as published with `unit_range`."""
-    values = tf.cast(pixels, tf.float32)
+    """Turn uint8 pixels into Keras' float in [-1, 1]; in [0, 1] as published with `unit_range`."""
+    values = tf.cast(pixels, keras.backend.floatx())
     return values / 255 if unit_range else values / 127.5 - 1
 
 
@@ -180,7 +183,7 @@ def raw_scores(discriminator: keras.Model) -> keras.Model:
 
 
 def make_update(
-    point: Point, networks: Networks, images: np.ndarray, rank: int = 0, ranks: int = 1
+    point: Point, networks: Networks, images: np.ndarray, ranks: Alone = ALONE
 ) -> Callable[[tf.Tensor], Metrics]:
     """Make the function that carries out update `step` (0 is the first) and returns its metrics.
 
@@ -191,8 +194,10 @@ def make_update(
         Changed in place by every call.
     images : ndarray (n, size, size, 1) uint8
         The training images.
-    rank, ranks : int
-        Which share of the global batch this process works on.
+    ranks : Alone or Ranks
+        With whom this process shares the global batch. Gradients and metrics are averaged over the ranks
+        in one call a turn, and batch normalization sees the whole batch, so that every rank carries out
+        the same update.
 
     Returns
     -------
@@ -200,11 +205,15 @@ def make_update(
         Scalar int tensor to a dict of float32 scalars: ``d_loss``, ``g_loss``, ``d_real`` and ``d_fake``
         (mean scores before any sigmoid) and with a penalty ``gradient_penalty``; those of the
         discriminator are its last turn's.
+
+    Raises
+    ------
+    ConfigError
+        If the ranks cannot share the batch evenly.
     """
     resident = tf.constant(images)
-    local = point.batch_size // ranks
-    offset = rank * local
-    mine = slice(offset, offset + local)
+    mine = share_of(point.batch_size, ranks.rank, ranks.ranks)
+    offset = mine.start
     discriminator_loss, generator_loss = LOSSES[PRESETS[point.preset].loss]
     scores = raw_scores(networks.discriminator)
     uniform_noise = "uniform-noise" in point.quirks
@@ -227,7 +236,9 @@ def make_update(
 
     def penalty(real: tf.Tensor, fake: tf.Tensor, step: tf.Tensor, turn: int) -> tf.Tensor:
         mix = tf.random.stateless_uniform(
-            (point.batch_size, 1, 1, 1), seed_for(point.seed, step, Draw.MIX, turn)
+            (point.batch_size, 1, 1, 1),
+            seed_for(point.seed, step, Draw.MIX, turn),
+            dtype=keras.backend.floatx(),
         )[mine]
         return gradient_penalty(lambda x: judge(x, step, Draw.MIX_DROPOUT, turn), real, fake, mix)
 
@@ -245,31 +256,42 @@ def make_update(
             if point.gp_weight is not None:
                 metrics["gradient_penalty"] = penalty(real, fake, step, turn)
                 loss += point.gp_weight * metrics["gradient_penalty"]
-        variables = networks.discriminator.trainable_variables
-        networks.discriminator_optimizer.apply(tape.gradient(loss, variables), variables)
-        if point.weight_clip is not None:
-            for variable in variables:
-                variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
-        return metrics | {
+        metrics |= {
             "d_loss": loss,
             "d_real": tf.reduce_mean(real_scores),
             "d_fake": tf.reduce_mean(fake_scores),
         }
+        variables = networks.discriminator.trainable_variables
+        gradients, metrics = averaged(tape.gradient(loss, variables), metrics)
+        networks.discriminator_optimizer.apply(gradients, variables)
+        if point.weight_clip is not None:
+            for variable in variables:
+                variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
+        return metrics
 
-    def generator_turn(step: tf.Tensor) -> tf.Tensor:
+    def generator_turn(step: tf.Tensor) -> Metrics:
         turn = point.n_critic
         with tf.GradientTape() as tape:
             loss = generator_loss(judge(generate(step, turn), step, Draw.FAKE_DROPOUT, turn))
         variables = networks.generator.trainable_variables
-        networks.generator_optimizer.apply(tape.gradient(loss, variables), variables)
-        return loss
+        gradients, metrics = averaged(tape.gradient(loss, variables), {"g_loss": loss})
+        networks.generator_optimizer.apply(gradients, variables)
+        return metrics
+
+    def averaged(gradients: list[tf.Tensor], metrics: Metrics) -> tuple[list[tf.Tensor], Metrics]:
+        means = ranks.average([*gradients, *metrics.values()])
+        count = len(gradients)
+        return means[:count], dict(zip(metrics, means[count:], strict=True))
 
     @tf.function
     def update(step: tf.Tensor) -> Metrics:
-        for turn in range(point.n_critic):
-            metrics = discriminator_turn(step, turn)
-        metrics["g_loss"] = generator_turn(step)
-        update_average(networks, step, point.ema_decay)
+        with contextlib.ExitStack() as together:
+            if ranks.ranks > 1:
+                together.enter_context(statistics_over_ranks(ranks.gather))
+            for turn in range(point.n_critic):
+                metrics = discriminator_turn(step, turn)
+            metrics |= generator_turn(step)
+            update_average(networks, step, point.ema_decay)
         return metrics
 
     return update
@@ -281,8 +303,8 @@ def update_average(networks: Networks, step: tf.Tensor, decay: float) -> None:
     The early limit is that of TensorFlow's ExponentialMovingAverage with `num_updates`: the average
     forgets the random start quickly. Statistics of batch normalization are averaged with the weights.
     """
-    t = tf.cast(step, tf.float32)
-    keep = tf.minimum(tf.constant(decay, tf.float32), (1 + t) / (10 + t))
+    t = tf.cast(step, keras.backend.floatx())
+    keep = tf.minimum(tf.constant(decay, t.dtype), (1 + t) / (10 + t))
     pairs = zip(networks.ema_generator.weights, networks.generator.weights, strict=True)
     for average, weight in pairs:
         average.assign(keep * average + (1 - keep) * weight)

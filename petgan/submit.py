@@ -1,4 +1,4 @@
-"""Submitting: from the points of a grid to an experiment folder, and from there to processes that train.
+"""Submitting: from the points of a grid to an experiment folder, and from there to runs that train.
 
 `make_plan` looks and writes nothing, so that a dry run is free; `submit` acts. Whatever moment it is
 killed at, what is on the disk is whole, and the same command completes it.
@@ -7,23 +7,26 @@ killed at, what is on the disk is whole, and the same command completes it.
 from __future__ import annotations
 
 import contextlib
+import functools
+import itertools
 import logging
 import os
 import socket
-import subprocess
-import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from petgan import __version__
-from petgan.config import DatasetRef, Resources, RunConfig
-from petgan.errors import ConfigError, DatasetError, Interrupted, PetganError, UserError
+from petgan import __version__, arrays, container, local, slurm
+from petgan.batch import job_name
+from petgan.config import DatasetRef, Resources, RunConfig, validated
+from petgan.errors import ConfigError, DatasetError, InputError, Interrupted, PetganError, UserError
 from petgan.grid import Grid, GridPoint
-from petgan.launch import Launch, Progress, worker_environment
+from petgan.launch import Progress, visible_devices
+from petgan.profile import Profile, check
 from petgan.runs import (
     ExperimentFolder,
     RunFolder,
@@ -35,15 +38,55 @@ from petgan.runs import (
     write_text,
 )
 from petgan.snapshot import code_digest, take_snapshot
+from petgan.status import look
 
-CLUSTERS = ("local", "inline")
+CLUSTERS = ("local", "inline", "slurm")
 RECORD_SCHEMA = 1
 RETRIED = ("failed", "lost", "interrupted", "cancelled")
 _NOT_STARTED_AGAIN = ("done", "running", "queued")
-_LONGEST_MIN = 60 * 24 * 365  # submitit's local executor wants a limit; a laptop has none
 _FORGOTTEN_SECONDS = 600.0
+_CLAIM_POLL_SECONDS = 0.5
+_MANY = 1000
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Target:
+    """Where runs are to train.
+
+    Parameters
+    ----------
+    cluster : str
+        ``local`` starts a process that survives this one, ``inline`` trains here, ``slurm`` queues job
+        arrays; the first and the last return at once.
+    parallel : int, optional
+        How many runs train at once; by default as many as the machine's cores and GPUs carry, and on Slurm
+        as many as it starts.
+    profile : Profile
+        Of the site, for Slurm.
+    exclude : tuple of str
+        Nodes that Slurm is to avoid.
+    after : tuple of str
+        Ids of Slurm's jobs that must have ended before.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such cluster, or a number cannot be meant.
+    """
+
+    cluster: str
+    parallel: int | None = None
+    profile: Profile = field(default_factory=Profile)
+    exclude: tuple[str, ...] = ()
+    after: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.cluster not in CLUSTERS:
+            raise ConfigError("there is no such cluster", value=self.cluster, allowed=CLUSTERS)
+        if self.parallel is not None and self.parallel < 1:
+            raise ConfigError("so many runs cannot train at once", value=self.parallel, allowed="1 or more")
 
 
 @dataclass(frozen=True)
@@ -115,7 +158,7 @@ def make_plan(
         )
         for point in points
     }
-    statuses = experiment.statuses() if known else {}
+    statuses = _states(experiment) if known else {}
     return Plan(
         experiment=experiment,
         record={
@@ -131,7 +174,7 @@ def make_plan(
             "commands": [*known.get("commands", []), command],
         },
         configs=configs,
-        states={run_id: statuses.get(run_id, Status()).state for run_id in configs},
+        states={run_id: statuses[run_id].state if run_id in statuses else "new" for run_id in configs},
     )
 
 
@@ -140,10 +183,9 @@ def submit(
     points: Sequence[GridPoint],
     dataset: DatasetRef,
     experiment: ExperimentFolder,
+    target: Target,
     *,
-    cluster: str,
     command: str,
-    parallel: int | None = None,
     parent: Mapping[str, Any] | None = None,
     progress: Progress | None = None,
 ) -> list[str]:
@@ -153,10 +195,7 @@ def submit(
     ----------
     grid, points, dataset, experiment, command, parent
         See `make_plan`.
-    cluster : str
-        ``local`` starts a process that survives this one and returns at once; ``inline`` trains here.
-    parallel : int, optional
-        How many runs train at once; by default as many as the machine's cores and GPUs carry.
+    target : Target
     progress : callable, optional
         Told (steps done, steps) by ``inline``.
 
@@ -168,67 +207,201 @@ def submit(
     Raises
     ------
     UserError
-        If something else is submitting into this folder right now, or for what `make_plan` refuses.
+        If something else is submitting into this folder right now, for what `make_plan` refuses, or for
+        what the machine or the cluster cannot give. Nothing has been written then.
     PetganError, Interrupted
         By ``inline``, if a run failed or was stopped.
     """
-    _check_options(cluster, parallel)
+    check_target(target, grid.resources, [point.point.batch_size for point in points])
     with _claimed(experiment):
         plan = make_plan(grid, points, dataset, experiment, command=command, parent=parent)
-        logger.info("%s: %d of %d runs to start", experiment.path, len(plan.to_start), len(plan.states))
+        to_start = len(plan.to_start)
+        logger.info("%s: %d of %d runs to start", experiment.path, to_start, len(plan.states))
+        if to_start > _MANY:
+            logger.info("writing %d run folders: a few milliseconds each", to_start)
         for run_id, config in plan.configs.items():
             if plan.states[run_id] not in _NOT_STARTED_AGAIN:
-                _write_config(experiment.run(run_id), config)
+                _write_config(experiment.run(run_id), config, target)
         write_text(experiment.grid_file, grid.text)
         write_json(experiment.record_file, plan.record)
-        name = _queue(experiment, plan.to_start, cluster, parallel) if plan.to_start else None
-    if name:
-        _start(experiment, name, progress)
+        names = _queue(experiment, plan.to_start, target)
+    _start(experiment, names, target, progress)
     return plan.to_start
 
 
-def retry(
-    experiment: ExperimentFolder,
-    *,
-    cluster: str,
-    parallel: int | None = None,
-    progress: Progress | None = None,
-) -> list[str]:
+def retry(experiment: ExperimentFolder, target: Target, *, progress: Progress | None = None) -> list[str]:
     """Start the runs that failed, were lost, interrupted or cancelled; each goes on from its checkpoint.
 
     The parameters and the return value are those of `submit`.
     """
-    _check_options(cluster, parallel)
     experiment.record()  # refuses a folder that is none
+    configs = [experiment.run(run_id).config() for run_id in to_retry(experiment)]
+    for resources in {config.resources.model_dump_json(): config.resources for config in configs}.values():
+        sizes = [config.point.batch_size for config in configs if config.resources == resources]
+        check_target(target, resources, sizes)
     with _claimed(experiment):
         runs = to_retry(experiment)
-        name = _queue(experiment, runs, cluster, parallel) if runs else None
-    if name:
-        _start(experiment, name, progress)
+        for run_id in runs:
+            run = experiment.run(run_id)
+            _write_config(run, run.config(), target)
+        names = _queue(experiment, runs, target)
+    _start(experiment, names, target, progress)
     return runs
 
 
 def to_retry(experiment: ExperimentFolder) -> list[str]:
     """Ids of the runs that `retry` would start."""
-    return [run_id for run_id, status in experiment.statuses().items() if status.state in RETRIED]
+    return [run_id for run_id, status in _states(experiment).items() if status.state in RETRIED]
 
 
-def default_parallel(resources: Resources) -> int:
-    """How many runs of these resources this machine carries at once, at least one."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    bounds = [cores // resources.cpus]
-    devices = _devices()
-    if resources.gpus and devices:
-        bounds.append(len(devices) // resources.gpus)
-    return max(1, min(bounds))
+def _states(experiment: ExperimentFolder) -> dict[str, Status]:
+    """The status of each run; unlike `petgan.status`, not without Slurm's word where runs are with Slurm.
+
+    Raises
+    ------
+    PetganError
+        If Slurm cannot be asked: what it has in its queue would be started twice.
+    """
+    known, warning = look(experiment, [entry["run_id"] for entry in experiment.record()["points"]])
+    if warning:
+        raise PetganError(warning, hint="give this command again where and when Slurm answers")
+    return {run_id: found.status for run_id, found in known.items()}
 
 
-def _devices() -> list[str]:
-    """The GPUs of this machine that the user lets us see, as CUDA names them."""
-    chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if chosen is not None:
-        return [device for device in chosen.split(",") if device]
-    return [str(number) for number, _ in enumerate(Path("/dev").glob("nvidia[0-9]*"))]
+def nodes_of(experiment: ExperimentFolder, runs: Sequence[str]) -> tuple[str, ...]:
+    """Slurm's nodes on which runs stopped last: of the rank that failed, where one has said so."""
+    nodes = set()
+    for run in map(experiment.run, runs):
+        status = run.status()
+        failed = [read_json(file) for file in run.path.glob("rank-*.json")]
+        here = [rank["node"] for rank in failed if rank["job"] == status.job] or [status.host]
+        nodes |= set(here) if status.job else set()
+    return tuple(sorted(filter(None, nodes)))
+
+
+def last_target(experiment: ExperimentFolder) -> Target:
+    """Where the experiment's runs were sent last: Slurm with its profile, or this machine."""
+    last = max(experiment.slurm_submissions(), key=lambda s: s.created, default=None)
+    if last is None:
+        return Target("local")
+    return Target("slurm", last.parallel or None, validated(Profile, last.profile or {}))
+
+
+def check_target(target: Target, resources: Resources, batch_sizes: Sequence[int]) -> None:
+    """Refuse what the machine or the cluster could never give to runs of these sizes; writes nothing.
+
+    Raises
+    ------
+    ConfigError, UserError
+        With the limits.
+    """
+    if target.cluster != "slurm":
+        local.check_parallel(target.parallel or local.default_parallel(resources), resources)
+        return
+    for size in batch_sizes:
+        if size % resources.ranks:
+            raise ConfigError(
+                f"a batch is shared equally by the {resources.ranks} ranks of a run",
+                value=f"batch_size {size}",
+                allowed=f"multiples of {resources.ranks}",
+            )
+    check(target.profile, resources)
+    for text in preview(ExperimentFolder(Path("/")), resources, target, runs=len(batch_sizes))[:1]:
+        slurm.submit(text, test_only=True)
+
+
+def preview(experiment: ExperimentFolder, resources: Resources, target: Target, runs: int) -> list[str]:
+    """The batch scripts that `submit` would hand to Slurm for so many runs; writes nothing."""
+    largest = slurm.max_array_size() if slurm.available() else arrays.USUAL_ARRAY_SIZE
+    name = new_name()
+    submission = Submission(
+        "slurm", [], target.parallel or 0, code_digest(), resources.gpus, runs_per_job=resources.runs_per_job
+    )
+    submission.arrays = arrays.split(
+        runs, resources.runs_per_job, job_name(experiment.path.name, name), largest
+    )
+    return [
+        text
+        for _, text in arrays.scripts(
+            experiment,
+            name,
+            submission,
+            resources,
+            target.profile,
+            exclude=target.exclude,
+            after=target.after,
+        )
+    ]
+
+
+def new_name() -> str:
+    """A name for a submission: unique, and it sorts by time."""
+    return f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S%f}-{os.getpid()}"
+
+
+def queue_script(experiment: ExperimentFolder, name: str, action: str, text: str) -> str:
+    """Keep the script of a single job in the experiment's folder, and hand it to Slurm; return its id."""
+    take_snapshot(experiment.code_folder(code_digest()))
+    write_text(experiment.batch_folder(name) / f"{action}.sh", text)
+    return slurm.submit(text)
+
+
+# --- arrays whose runs are not known yet ------------------------------------------------------------------
+
+
+def prepare_transfer(
+    experiment: ExperimentFolder,
+    points: Sequence[GridPoint],
+    resources: Resources,
+    source: ExperimentFolder,
+    score: str | None,
+    target: Target,
+) -> str:
+    """Write down a submission that `fill_transfer` gives its runs later, and return its name."""
+    name, code = new_name(), code_digest()
+    take_snapshot(experiment.code_folder(code))
+    submission = _slurm_submission(
+        experiment, name, [], len(points), resources, target, code, image_of(target)
+    )
+    submission.transfer = {
+        "source": str(source.path),
+        "score": score,
+        "points": [point.run_id for point in points],
+    }
+    write_json(experiment.submission_file(name), asdict(submission))
+    return name
+
+
+def queue_prepared(
+    experiment: ExperimentFolder, name: str, resources: Resources, choice: str, target: Target
+) -> list[str]:
+    """Queue the arrays of a prepared submission behind the job that makes the choice; return their ids."""
+    after = replace(target, after=(choice,))
+    return _queue_arrays(experiment, name, experiment.submission(name), resources, after)
+
+
+def fill_transfer(
+    experiment: ExperimentFolder, name: str, points: Sequence[GridPoint], parent: Mapping[str, Any]
+) -> list[str]:
+    """Give a prepared submission the runs of `points`, but for those done or under way; return their ids."""
+    with _claimed(experiment, patience=_FORGOTTEN_SECONDS):
+        record, submission = experiment.record(), experiment.submission(name)
+        write_json(
+            experiment.record_file,
+            {**record, "points": _merged_points(points, record["points"]), "parent": parent},
+        )
+        states = {run_id: status.state for run_id, status in _states(experiment).items()}
+        alike = experiment.run((submission.transfer or {})["points"][0]).config()
+        configs = {}
+        for point in points:
+            if states[str(point.run_id)] not in _NOT_STARTED_AGAIN:
+                config = alike.model_copy(update={"run_id": point.run_id, "point": point.point})
+                experiment.run(config.run_id).write_config(config)
+                configs[config.run_id] = config
+        submission.runs = list(configs)
+        submission.transfer = {**(submission.transfer or {}), "filled": True}
+        _write_down(experiment, submission, configs, name)
+    return submission.runs
 
 
 # --- the record -----------------------------------------------------------------------------------------
@@ -270,125 +443,219 @@ def _published(grid: Grid) -> dict[str, Any] | None:
 
 
 @contextlib.contextmanager
-def _claimed(experiment: ExperimentFolder) -> Iterator[None]:
+def _claimed(experiment: ExperimentFolder, patience: float = 0) -> Iterator[None]:
     """Keep a second submission out of the folder: a hard link is made once, on NFS too.
 
-    Where there are no hard links, the workers' own check remains that nobody else trains their run.
+    Waits for `patience` seconds for another one to end. Where there are no hard links, the workers' own check
+    remains that nobody else trains their run.
     """
     mine = experiment.submissions / f".{socket.gethostname()}-{os.getpid()}"
     claim = experiment.submissions / ".submitting"
     write_json(mine, {"host": socket.gethostname(), "pid": os.getpid(), "time": time.time()})
+    ended, end = threading.Event(), time.monotonic() + patience
+    threading.Thread(target=_keep_fresh, args=(mine, ended), daemon=True).start()
     try:
-        if claim.exists() and _forgotten(claim):
-            claim.unlink(missing_ok=True)
-        try:
-            claim.hardlink_to(mine)
-        except FileExistsError:
-            raise UserError(
-                f"another command is submitting to {experiment.path} right now",
-                hint="wait for it, then give this command again",
-            ) from None
-        except OSError:
-            logger.debug("no hard links in %s", experiment.submissions)
+        while not _take(claim, mine):
+            if time.monotonic() > end:
+                raise UserError(
+                    f"another command is submitting to {experiment.path} right now",
+                    hint="wait for it, then give this command again",
+                )
+            time.sleep(_CLAIM_POLL_SECONDS)
         try:
             yield
         finally:
-            claim.unlink(missing_ok=True)
+            with contextlib.suppress(FileNotFoundError):
+                if claim.samefile(mine):
+                    claim.unlink()
     finally:
+        ended.set()
         mine.unlink(missing_ok=True)
 
 
+def _keep_fresh(mine: Path, ended: threading.Event) -> None:
+    """Show other machines that we live; the claim is the same file."""
+    while not ended.wait(_FORGOTTEN_SECONDS / 10):
+        with contextlib.suppress(OSError):
+            os.utime(mine)
+
+
+def _take(claim: Path, mine: Path) -> bool:
+    """Make the claim ours, unless somebody holds it who lives."""
+    try:
+        claim.hardlink_to(mine)
+    except FileExistsError:
+        return _forgotten(claim) and _set_aside(claim, mine) and _take(claim, mine)
+    except OSError:
+        logger.debug("no hard links in %s", claim.parent)
+    return True
+
+
+def _set_aside(claim: Path, mine: Path) -> bool:
+    """Remove a forgotten claim, but not one that somebody has put into its place meanwhile."""
+    aside = mine.with_name(f"{mine.name}-aside")
+    try:
+        claim.rename(aside)  # of several who try, one succeeds
+    except FileNotFoundError:
+        return True
+    try:
+        if _forgotten(aside):
+            return True
+        with contextlib.suppress(FileExistsError):
+            claim.hardlink_to(aside)
+        return False
+    finally:
+        aside.unlink(missing_ok=True)
+
+
 def _forgotten(claim: Path) -> bool:
-    holder = read_json(claim)
+    try:
+        holder, seen = read_json(claim), claim.stat().st_mtime
+    except (InputError, FileNotFoundError):
+        return False  # it has gone this moment: try again
     if holder["host"] == socket.gethostname():
         return not process_exists(holder["pid"], holder["time"])
-    return time.time() - holder["time"] > _FORGOTTEN_SECONDS
+    return time.time() - seen > _FORGOTTEN_SECONDS
 
 
 # --- starting -------------------------------------------------------------------------------------------
 
 
-def _check_options(cluster: str, parallel: int | None) -> None:
-    if cluster not in CLUSTERS:
-        raise ConfigError("there is no such cluster", value=cluster, allowed=CLUSTERS)
-    if parallel is not None and parallel < 1:
-        raise ConfigError("so many runs cannot train at once", value=parallel, allowed="1 or more")
-
-
-def _write_config(run: RunFolder, config: RunConfig) -> None:
+def _write_config(run: RunFolder, config: RunConfig, target: Target) -> None:
     """A run keeps the steps at which it is scored: "best" means the best of those."""
     if run.config_file.is_file():
         config = config.model_copy(update={"every": run.config().every})
+    if target.cluster != "slurm":  # one process trains a run, with all of its GPUs
+        alone = config.resources.model_copy(update={"nodes": 1, "tasks": 1})
+        config = config.model_copy(update={"resources": alone})
     run.write_config(config)
 
 
-def _queue(experiment: ExperimentFolder, runs: list[str], cluster: str, parallel: int | None) -> str:
-    """Write down what is to be started, and with which code; return the submission's name."""
-    configs = [experiment.run(run_id).config() for run_id in runs]
-    resources = configs[0].resources
-    devices = _devices()
-    if parallel is None:
-        parallel = default_parallel(resources)
-    if resources.gpus and not devices:
-        logger.warning("there is no GPU here: the runs train on the CPU")
-    elif parallel * resources.gpus > len(devices):
-        raise ConfigError(
-            f"there are {len(devices)} GPUs, and each run wants {resources.gpus}",
-            value=f"{parallel} runs at once",
-            allowed=f"at most {len(devices) // resources.gpus}",
-        )
+def _queue(experiment: ExperimentFolder, runs: list[str], target: Target) -> list[str]:
+    """Write down what is to be started, and with which code; return the names of the submissions.
+
+    On Slurm there is one for each kind of resources, and its jobs are queued: nobody else may look before.
+    """
+    if not runs:
+        return []
     code = code_digest()
     take_snapshot(experiment.code_folder(code))
+    configs = {run_id: experiment.run(run_id).config() for run_id in runs}
+    if target.cluster != "slurm":
+        return [_queue_here(experiment, configs, target, code)]
+    image = image_of(target)
+    absolute = ExperimentFolder(experiment.path.resolve())
+    by_resources = sorted(runs, key=lambda run_id: configs[run_id].resources.model_dump_json())
+    names = []
+    for _, group in itertools.groupby(by_resources, lambda run_id: configs[run_id].resources):
+        alike = set(group)
+        members = {run_id: configs[run_id] for run_id in runs if run_id in alike}
+        names.append(_queue_slurm(absolute, members, target, code, image))
+    return names
+
+
+def _queue_here(
+    experiment: ExperimentFolder, configs: Mapping[str, RunConfig], target: Target, code: str
+) -> str:
+    resources = next(iter(configs.values())).resources
+    parallel = target.parallel or local.default_parallel(resources)
     submission = Submission(
-        cluster, runs, min(parallel, len(runs)), code, gpus=resources.gpus, devices=devices
+        target.cluster,
+        list(configs),
+        min(parallel, len(configs)),
+        code,
+        gpus=resources.gpus,
+        devices=visible_devices(),
     )
-    name = f"{datetime.now(timezone.utc):%Y%m%dT%H%M%S}-{os.getpid()}"
+    return _write_down(experiment, submission, configs)
+
+
+def _queue_slurm(
+    experiment: ExperimentFolder,
+    configs: Mapping[str, RunConfig],
+    target: Target,
+    code: str,
+    image: container.Image | None,
+) -> str:
+    resources = next(iter(configs.values())).resources
+    name = new_name()
+    submission = _slurm_submission(
+        experiment, name, list(configs), len(configs), resources, target, code, image
+    )
+    _write_down(experiment, submission, configs, name)
+    _queue_arrays(experiment, name, submission, resources, target)
+    return name
+
+
+@functools.cache
+def _image_at(path: str) -> container.Image:
+    logger.info("reading the digest of %s", path)
+    return container.identify(path)
+
+
+def image_of(target: Target) -> container.Image | None:
+    """The image that runs train in, with its digest."""
+    return None if target.profile.image is None else _image_at(target.profile.image)
+
+
+def _slurm_submission(
+    experiment: ExperimentFolder,
+    name: str,
+    runs: list[str],
+    count: int,
+    resources: Resources,
+    target: Target,
+    code: str,
+    image: container.Image | None,
+) -> Submission:
+    jobs = job_name(experiment.path.name, name)
+    return Submission(
+        "slurm",
+        runs,
+        target.parallel or 0,
+        code,
+        gpus=resources.gpus,
+        runs_per_job=resources.runs_per_job,
+        arrays=arrays.split(count, resources.runs_per_job, jobs, slurm.max_array_size()),
+        image=image.as_record() if image else None,
+        profile=target.profile.model_dump(),
+    )
+
+
+def _queue_arrays(
+    experiment: ExperimentFolder, name: str, submission: Submission, resources: Resources, target: Target
+) -> list[str]:
+    scripts = arrays.scripts(
+        experiment, name, submission, resources, target.profile, exclude=target.exclude, after=target.after
+    )
+    return arrays.submit(experiment, name, submission, scripts)
+
+
+def _write_down(
+    experiment: ExperimentFolder,
+    submission: Submission,
+    configs: Mapping[str, RunConfig],
+    name: str | None = None,
+) -> str:
+    name = name or new_name()
     write_json(experiment.submission_file(name), asdict(submission))
-    for run_id, config in zip(runs, configs, strict=True):
+    for run_id, config in configs.items():
         experiment.run(run_id).update_status(
-            state="queued", steps=config.point.steps, error=None, host=None, pid=None
+            state="queued", steps=config.point.steps, error=None, host=None, pid=None, job=None
         )
     return name
 
 
-def _start(experiment: ExperimentFolder, name: str, progress: Progress | None) -> None:
-    submission = experiment.submission(name)
+def _start(
+    experiment: ExperimentFolder, names: Sequence[str], target: Target, progress: Progress | None
+) -> None:
     absolute = ExperimentFolder(experiment.path.resolve())  # for processes with another current folder
-    if submission.cluster == "inline":
-        Launch(absolute.path, name)(progress)
-        _raise_what_went_wrong(experiment, submission.runs)
-    else:
-        _start_detached(absolute, name, submission)
-
-
-def _start_detached(experiment: ExperimentFolder, name: str, submission: Submission) -> None:
-    """Have submitit start its job in a session and with streams of its own.
-
-    Left to itself, submitit's local job would hold the terminal's streams open (``petgan submit | cat``
-    would not end) and die with the terminal.
-    """
-    code = experiment.code_folder(submission.code)
-    log = experiment.submissions / f"{name}.log"
-    with open(log, "ab") as stream:
-        started = subprocess.run(
-            [sys.executable, "-m", "petgan.submit", str(experiment.path), name],
-            cwd=code,
-            env=worker_environment(code),
-            stdin=subprocess.DEVNULL,
-            stdout=stream,
-            stderr=stream,
-            start_new_session=True,
-        )
-    if started.returncode:
-        raise PetganError("cannot start the runs", hint=f"see {log}")
-
-
-def _submit_to_submitit(experiment: Path, name: str) -> None:
-    import submitit
-
-    executor = submitit.AutoExecutor(folder=ExperimentFolder(experiment).submissions, cluster="local")
-    executor.update_parameters(name="petgan", timeout_min=_LONGEST_MIN)
-    executor.submit(Launch(experiment, name))
+    for name in names:
+        if target.cluster == "inline":
+            local.train(absolute, name, progress)
+            _raise_what_went_wrong(experiment, experiment.submission(name).runs)
+        elif target.cluster == "local":
+            local.start_detached(absolute, name)
 
 
 def _raise_what_went_wrong(experiment: ExperimentFolder, runs: list[str]) -> None:
@@ -404,7 +671,3 @@ def _raise_what_went_wrong(experiment: ExperimentFolder, runs: list[str]) -> Non
             f"{stopped} of {len(runs)} runs were stopped",
             hint=f"'petgan retry {experiment.path}' goes on with them",
         )
-
-
-if __name__ == "__main__":
-    _submit_to_submitit(Path(sys.argv[1]), sys.argv[2])

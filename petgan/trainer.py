@@ -1,7 +1,7 @@
 """The training loop: from wherever the run stands to its last step.
 
 Nothing here depends on when or how often the run was interrupted: after a resume, metrics, sheets and
-weights are those of an undisturbed run.
+weights are those of an undisturbed run. Of several ranks all carry out every update, and only rank 0 writes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,14 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from petgan.checkpoint import export_generator, read_newest, start_from, write_checkpoint
+from petgan.checkpoint import all_variables, export_generator, read_newest, start_from, write_checkpoint
 from petgan.config import RunConfig
+from petgan.distributed import ALONE, Alone, check_equal_weights, contact
 from petgan.errors import Interrupted, TrainingError
 from petgan.pictures import save_png, sheet
 from petgan.runs import RunFolder, disk_errors, write_text
 from petgan.samples import generate
-from petgan.session import Session
+from petgan.session import Follower
 from petgan.steps import Metrics, Networks, make_networks, make_update
 
 SHEET_IMAGES = 16
@@ -38,8 +39,9 @@ def train(
     run: RunFolder,
     config: RunConfig,
     images: np.ndarray,
-    session: Session,
+    session: Follower,
     score: Callable[[keras.Model], float] | None = None,
+    ranks: Alone = ALONE,
 ) -> None:
     """Train a run to its last step, and export its averaged generator.
 
@@ -50,65 +52,70 @@ def train(
         Of the run.
     images : ndarray (n, size, size, 1) uint8
         The training split.
-    session : Session
-        This process's claim to the run.
+    session : Session or Follower
+        This process's claim to the run; on ranks other than 0 its part in it.
     score : callable, optional
         Scores a generator on the validation split; lower is better.
+    ranks : Alone or Ranks
+        Those that train it together.
 
     Raises
     ------
     Interrupted
-        After a signal: the run has a checkpoint and can go on.
+        After a signal to any rank: the run has a checkpoint, or not begun, and can go on.
     TrainingError
-        If a loss is not a number.
+        If a loss is not a number, or another rank has gone.
     CheckpointError, DatasetError
         If the folder holds checkpoints of another network or dataset.
+    RankMismatchError
+        If the ranks do not start from the same weights.
+    RunBusyError
+        If another process has taken the run over: nothing is written any more.
     DiskError
         If something cannot be written; the last checkpoint stays.
     """
     point, every = config.point, config.every.resolved(config.point.steps)
-    networks = make_networks(point)
-    step = _restart(run, config, networks)
-    update = make_update(point, networks, images)
-    record = _Record(run, step)
-    best = min((line[SCORE] for line in record.kept if SCORE in line), default=math.inf)
+    with contact(ranks):
+        networks = make_networks(point)
+        step = _start(run, config, networks, ranks)
+        if ranks.any(session.stop_requested):
+            raise Interrupted("stopped by a signal before its first step")
+        update = make_update(point, networks, images, ranks)
+        output = _Output(run, config, networks, session, score, step) if ranks.rank == 0 else None
 
-    unread: list[tuple[int, Metrics]] = []
-    session.begin(step, point.steps)
-    while step < point.steps:
-        unread.append((step + 1, update(tf.constant(step))))
-        step += 1
+        unread: list[tuple[int, Metrics]] = []
+        session.begin(step, point.steps)
+        while step < point.steps:
+            unread.append((step + 1, update(tf.constant(step))))
+            step += 1
 
-        stopping, last = session.stop_requested, step == point.steps
-        scored = score is not None and (last or step % every.score == 0)
-        logged = last or scored or step % every.log == 0
-        sampled = last or step % every.sample == 0
-        saved = last or stopping or step % every.checkpoint == 0
+            stopping, last = ranks.any(session.stop_requested), step == point.steps
+            scored = score is not None and (last or step % every.score == 0)
+            logged = last or scored or step % every.log == 0
+            sampled = last or step % every.sample == 0
+            saved = last or stopping or step % every.checkpoint == 0
 
-        if logged or sampled or saved:
-            values = _read(unread)
-            _check_weights(networks, step)
-        if scored and score is not None:
-            values[SCORE] = score(networks.ema_generator)
-        if logged:
-            record.write(step, values)
-            session.logged(values)
-        if sampled:
-            sample = generate(networks.ema_generator, SHEET_IMAGES, SHEET_SEED)
-            save_png(run.sample_file(step), sheet(sample))
-        if scored and values[SCORE] < best:
-            best = values[SCORE]
-            write_checkpoint(run.best_checkpoint, networks, config, step)
-        if saved:
-            record.flush()
-            write_checkpoint(run.checkpoint_file(step), networks, config, step)
-            for old in run.last_checkpoints()[every.keep :]:
-                old.unlink()
-        session.progress(step)
-        if stopping and not last:
-            raise Interrupted(f"stopped at step {step} of {point.steps}, after a checkpoint")
-    record.close()
-    export_generator(run.generator_file, networks.ema_generator)
+            if logged or sampled or saved:
+                values = _read(unread)
+                _check_weights(networks, step)
+                if output is not None:
+                    output.write(step, values, scored=scored, logged=logged, sampled=sampled, saved=saved)
+            session.progress(step)
+            if stopping and not last:
+                raise Interrupted(f"stopped at step {step} of {point.steps}, after a checkpoint")
+    if output is not None:
+        output.close()
+
+
+def _start(run: RunFolder, config: RunConfig, networks: Networks, ranks: Alone) -> int:
+    """Bring the networks of all ranks to where the run stands, and return the number of updates done.
+
+    Rank 0 alone reads: another node may still see the folder as it was a minute ago.
+    """
+    step: int = ranks.first_does(lambda: _restart(run, config, networks))
+    ranks.broadcast(all_variables(networks))
+    check_equal_weights(ranks, (np.asarray(v) for v in all_variables(networks)))
+    return step
 
 
 def _restart(run: RunFolder, config: RunConfig, networks: Networks) -> int:
@@ -155,6 +162,54 @@ def _check_weights(networks: Networks, step: int) -> None:
                 f"the generator's weights are not numbers at step {step}",
                 hint="the training has diverged: try a lower learning_rate or another optimizer",
             )
+
+
+class _Output:
+    """What rank 0 leaves in the run folder: metrics, sheets, checkpoints, the exported generator."""
+
+    def __init__(
+        self,
+        run: RunFolder,
+        config: RunConfig,
+        networks: Networks,
+        session: Follower,
+        score: Callable[[keras.Model], float] | None,
+        step: int,
+    ) -> None:
+        session.keep_claim()
+        self._run, self._config, self._networks, self._session = run, config, networks, session
+        self._score = score
+        self._record = _Record(run, step)
+        self._best = min((line[SCORE] for line in self._record.kept if SCORE in line), default=math.inf)
+
+    def write(
+        self, step: int, values: dict[str, float], *, scored: bool, logged: bool, sampled: bool, saved: bool
+    ) -> None:
+        """Write what is due after update `step`, with its metrics `values`."""
+        run, networks, config = self._run, self._networks, self._config
+        if scored and self._score is not None:
+            values[SCORE] = self._score(networks.ema_generator)
+        self._session.keep_claim()
+        if logged:
+            self._record.write(step, values)
+            self._session.logged(values)
+        if sampled:
+            sample = generate(networks.ema_generator, SHEET_IMAGES, SHEET_SEED)
+            save_png(run.sample_file(step), sheet(sample))
+        if scored and values[SCORE] < self._best:
+            self._best = values[SCORE]
+            write_checkpoint(run.best_checkpoint, networks, config, step)
+        if saved:
+            self._record.flush()
+            self._session.keep_claim()
+            write_checkpoint(run.checkpoint_file(step), networks, config, step)
+            for old in run.last_checkpoints()[config.every.keep :]:
+                old.unlink()
+
+    def close(self) -> None:
+        self._record.close()
+        self._session.keep_claim()
+        export_generator(self._run.generator_file, self._networks.ema_generator)
 
 
 class _Record:

@@ -11,17 +11,20 @@ import logging
 import os
 import platform
 import signal
-import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
 from petgan.config import RunConfig
+from petgan.distributed import Alone, join
 from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError, UserError
-from petgan.runs import RunFolder, read_json, write_json
-from petgan.session import Session
+from petgan.place import Place, take_gpu
+from petgan.rendezvous import refusals
+from petgan.runs import RunFolder, file_digest, read_json, write_json
+from petgan.session import Follower, Session, StopSignals
 
 if TYPE_CHECKING:
     import keras
@@ -36,21 +39,90 @@ logger = logging.getLogger("petgan.worker")
 
 
 def train(run: str) -> None:
-    """Train the run whose folder is `run`, or go on with it."""
-    folder = RunFolder(Path(run))
+    """Train the run whose folder is `run`, or go on with it; with the other ranks, if there are any."""
+    signals = StopSignals()
+    signals.listen()
+    try:
+        _train(RunFolder(Path(run)), signals)
+    finally:
+        if __name__ != "__main__":  # in a process of its own, a second signal is not to break off its end
+            signals.unlisten()
+
+
+def _train(folder: RunFolder, signals: StopSignals) -> None:
     if folder.status().state == "done":
         logger.info("%s is done already", folder.path)
         return
-    with Session(folder) as session:
-        config = folder.config()
-        images, validation = _read_images(config)
-        import_quietly()
-        use_cpus(config.resources.cpus)
+    place = Place.from_environment()
+    if place.rank:
+        _log_as(place)
+    with contextlib.ExitStack() as stack:
+        with refusals(place):
+            member = Session(folder, place, signals) if place.rank == 0 else Follower(place, signals)
+            session = stack.enter_context(member)
+            config = folder.config()
+            place.check(config)
+            ranks, images, validation = _meet(folder, config, place, session)
         from petgan import trainer
 
-        _write_lineage(folder, config)
+        nodes = ranks.tell_all(place.node_name)
+        if ranks.rank == 0:
+            _write_lineage(folder, config, place, nodes)
         with _memory_errors(config):
-            trainer.train(folder, config, images, session, _validation_score(validation))
+            trainer.train(folder, config, images, session, _validation_score(validation), ranks)
+        ranks.close()
+
+
+def _log_as(place: Place) -> None:
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(logging.Formatter(f"rank {place.rank}: %(message)s"))
+
+
+def _meet(
+    folder: RunFolder, config: RunConfig, place: Place, session: Follower
+) -> tuple[Alone, np.ndarray, np.ndarray]:
+    """Read the images, import TensorFlow, and start together with the ranks that have done the same."""
+    images = validation = problem = None
+    try:
+        images, validation = _read_images(config)
+        dataset = config.dataset.digest
+    except PetganError as error:
+        if place.ranks == 1:
+            raise
+        problem, dataset = error, _dataset_with_problem(config, error)
+    gpu = take_gpu(place) if place.started and config.resources.gpus else None
+    import_quietly()
+    if gpu is not None and not _sees_gpu():  # with Slurm's word but without a driver, or without --nv
+        gpu = ""
+    use_cpus(config.resources.cpus)
+    facts = {
+        "version": __version__,
+        "code": os.environ.get("PETGAN_CODE_DIGEST"),
+        "image": os.environ.get("PETGAN_IMAGE_DIGEST"),
+        "configuration": file_digest(folder.config_file),
+        "dataset": dataset,
+    }
+    ranks = join(place, facts, gpu, lambda: session.stop_requested)
+    if problem is not None:  # which all ranks have
+        raise problem
+    assert images is not None and validation is not None  # noqa: S101, PT018
+    return ranks, images, validation
+
+
+def _sees_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _dataset_with_problem(config: RunConfig, problem: PetganError) -> str:
+    """What this rank says of a dataset that it cannot train on: its digest, if that is the problem."""
+    from petgan.store import Dataset
+
+    with contextlib.suppress(PetganError), Dataset(config.dataset.path) as dataset:
+        if dataset.digest != config.dataset.digest:
+            return dataset.digest
+    return str(problem)
 
 
 def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
@@ -130,7 +202,7 @@ def use_cpus(cpus: int) -> None:
     tf.config.experimental.enable_op_determinism()
 
 
-def _write_lineage(folder: RunFolder, config: RunConfig) -> None:
+def _write_lineage(folder: RunFolder, config: RunConfig, place: Place, nodes: Sequence[str]) -> None:
     import keras
     import numpy as np
     import tensorflow as tf
@@ -152,7 +224,9 @@ def _write_lineage(folder: RunFolder, config: RunConfig) -> None:
                 "keras": keras.__version__,
                 "numpy": np.__version__,
             },
-            "hosts": sorted({*before.get("hosts", []), socket.gethostname()}),
+            "jobs": list(dict.fromkeys([*before.get("jobs", []), *([place.job] if place.job else [])])),
+            "hosts": sorted({*before.get("hosts", []), *nodes}),
+            "ranks": place.ranks,
             "cpus": config.resources.cpus,
         },
     )
@@ -218,7 +292,7 @@ def import_quietly() -> None:
     except ModuleNotFoundError:
         raise UserError(
             "this needs TensorFlow, which is not installed here",
-            hint="pip install 'petgan[train]', or give the command where it is installed",
+            hint="pip install 'petgan[train]', or give the command in an image: apptainer run IMAGE ...",
         ) from None
     finally:
         os.dup2(kept, 2)
@@ -232,12 +306,15 @@ TASKS: dict[str, Callable[..., None]] = {"train": train, "evaluate": evaluate, "
 def main(argv: Sequence[str] | None = None) -> int:
     """Carry out one task and return its exit code."""
     task, arguments = sys.argv[1:] if argv is None else argv
+    if os.environ.get("PETGAN_STOP_WITH_STDIN"):
+        threading.Thread(target=_stop_with_stdin, daemon=True).start()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     try:
         TASKS[task](**_arguments(arguments))
     except PetganError as error:
-        print(f"petgan: {error}", file=sys.stderr)
+        rank = os.environ.get("PETGAN_RANK", "0")
+        print(f"petgan: {'' if rank == '0' else f'rank {rank}: '}{error}", file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
@@ -245,6 +322,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         logger.exception("%s failed", task)
         return EXIT_FAILURE
     return 0
+
+
+def _stop_with_stdin() -> None:
+    """Stop when the pipe that our parent holds ends: it has been killed."""
+    while os.read(0, 1):
+        pass
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -107,3 +107,21 @@ def test_folders_that_are_no_runs_or_experiments_are_refused(tmp_path):
         RunFolder(tmp_path).config()
     with pytest.raises(InputError, match="is not an experiment.*petgan submit"):
         ExperimentFolder(tmp_path).record()
+
+
+@pytest.mark.parametrize("state", ["failed", "interrupted", "cancelled"])
+def test_how_a_run_ended_is_written_even_on_a_full_disk(tmp_path, monkeypatch, state):
+    """Over the old content, which may be longer: where there is room for no new file."""
+    run = RunFolder(tmp_path)
+    run.write_status(Status("running", step=3, error="x" * 500, host="h", pid=1))
+
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(DiskError):
+        run.write_status(Status("running", step=4))
+    assert run.status().step == 3
+    run.write_status(Status(state, step=4, error="é" * 100))
+    assert (run.status().state, run.status().step, run.status().error) == (state, 4, "é" * 100)
+    assert [path.name for path in tmp_path.iterdir()] == ["status.json"]

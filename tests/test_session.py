@@ -9,13 +9,16 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 
+from petgan import session as sessions
 from petgan.errors import DiskError, Interrupted, RunBusyError, TrainingError
+from petgan.place import Place
 from petgan.runs import RunFolder, Status
-from petgan.session import STOP_SIGNALS, Session, describe
+from petgan.session import STOP_SIGNALS, Follower, Session, StopSignals, describe
 
 
 @pytest.fixture
@@ -118,6 +121,16 @@ def test_a_signal_before_the_first_step_stops_at_once(run):
     assert run.status().state == "interrupted"
 
 
+def test_a_signal_in_the_midst_of_an_import_is_a_stop_whatever_the_import_makes_of_it(run):
+    with pytest.raises(Interrupted, match="before its first step"), Session(run):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(1)
+        except Interrupted:
+            raise TypeError("unsupported callable") from None  # seen in TensorFlow's import
+    assert run.status().state == "interrupted"
+
+
 def test_the_heart_beats_from_the_start(run):
     with Session(run):
         deadline = time.monotonic() + 5
@@ -157,3 +170,173 @@ def test_what_a_killed_process_had_begun_to_write_is_removed(run):
         pass
     assert [path.name for path in run.checkpoints.iterdir()] == ["step-00000004.h5"]
     assert not (run.path / ".abc.tmp").exists()
+
+
+# --- signals ------------------------------------------------------------------------------------
+
+
+def test_signals_that_come_several_times_change_nothing(run):
+    with pytest.raises(Interrupted), Session(run):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            os.kill(os.getpid(), signal.SIGTERM)  # while it tidies up
+            os.kill(os.getpid(), signal.SIGUSR2)
+    assert run.status().state == "interrupted"
+
+
+def test_a_signal_that_came_before_the_claim_counts(run):
+    signals = StopSignals()
+    signals.listen()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        with pytest.raises(Interrupted), Session(run, signals=signals):
+            raise AssertionError
+    finally:
+        signals.unlisten()
+    assert run.status().state == "interrupted"
+
+
+def test_with_other_ranks_a_signal_waits_for_their_agreement(run):
+    with Session(run, Place(ranks=2, node_name="n0")) as session:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert session.stop_requested
+        session.begin(0, 9)
+        session.progress(1)
+    assert run.status().state == "done"
+
+
+def test_a_follower_listens_and_writes_nothing(run):
+    with Follower(Place(rank=1, ranks=2)) as session:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert session.stop_requested
+        session.begin(0, 9)
+        session.progress(1)
+        session.logged({"d_loss": 1.0})
+    assert list(run.path.iterdir()) == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# --- a run that is taken over -------------------------------------------------------------------
+
+
+@pytest.fixture
+def fast(monkeypatch):
+    for name, seconds in (("STILL", 0.6), ("YIELD", 3.0), ("POLL", 0.02), ("HEARTBEAT", 0.1)):
+        monkeypatch.setattr(sessions, f"{name}_SECONDS", seconds)
+
+
+class Other:
+    """A process on another node, whose clock is `ahead` by so many seconds, that trains the run."""
+
+    def __init__(self, run, job, heeds=True, ahead=0.0):
+        run.write_status(Status("running", step=3, host="elsewhere", pid=1, job=job))
+        self._run, self._heeds, self._ahead = run, heeds, ahead
+        self._end = threading.Event()
+        self.last_beat = 0.0
+        self._thread = threading.Thread(target=self._beat)
+
+    def __enter__(self):
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error):
+        self._end.set()
+        self._thread.join()
+
+    def _beat(self):
+        while not self._end.wait(0.1):
+            if self._heeds and self._run.status().host != "elsewhere":
+                return
+            self.last_beat = time.monotonic()
+            now = time.time() + self._ahead
+            self._run.heartbeat_file.touch()
+            os.utime(self._run.heartbeat_file, (now, now))
+
+
+def started(job):
+    return Place(node_name="here", job=job)
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+def test_a_requeued_job_takes_its_run_over_once_the_old_heart_stands_still(run, fast, ahead):
+    with Other(run, "7_1", ahead=ahead) as other:
+        time.sleep(0.3)
+        with Session(run, started("7_1+1")):
+            waited = time.monotonic() - other.last_beat
+            status = run.status()
+    assert waited >= 0.6
+    assert (status.host, status.pid, status.job, status.step) == ("here", os.getpid(), "7_1+1", 3)
+
+
+def test_one_that_does_not_heed_the_claim_keeps_its_run(run, fast):
+    with Other(run, "7_1", heeds=False), pytest.raises(RunBusyError, match="by process 1 on elsewhere"):
+        Session(run, started("7_1+1")).__enter__()
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+@pytest.mark.parametrize("theirs", ["8_1", "7_2", "7_1+2", None])
+def test_another_jobs_run_is_left_alone_while_it_lives(run, fast, theirs, ahead):
+    with Other(run, theirs, ahead=ahead):
+        time.sleep(0.3)
+        before = run.status_file.read_bytes()
+        with pytest.raises(RunBusyError), Session(run, started("7_1+1")):
+            pass
+        assert run.status_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("ahead", [0, 3600, -3600])
+def test_another_jobs_run_is_taken_when_its_heart_stands_still(run, fast, ahead):
+    with Other(run, "8_1", ahead=ahead):
+        time.sleep(0.3)
+    with Session(run, started("7_1")):
+        assert run.status().host == "here"
+
+
+def test_the_same_start_of_a_job_is_not_two(run):
+    process = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    run.write_status(Status("running", host="here", pid=process.pid, job="7_1"))
+    with pytest.raises(RunBusyError), Session(run, started("7_1")):
+        pass
+    process.communicate(b"\n")
+    with Session(run, started("7_1")):
+        assert run.status().pid == os.getpid()
+
+
+def test_what_is_taken_over_writes_no_more(run, fast, monkeypatch):
+    monkeypatch.setattr(sessions.os, "_exit", lambda code: None)
+    with pytest.raises(RunBusyError, match="by process 5 on there"), Session(run, started("7")) as session:
+        session.begin(3, 9)
+        session.keep_claim()
+        run.write_status(Status("running", host="there", pid=5, job="7+1"))
+        claim = run.status_file.read_bytes()
+        with pytest.raises(RunBusyError):
+            session.keep_claim()
+        with pytest.raises(RunBusyError):
+            session.begin(4, 9)
+        raise RunBusyError("by process 5 on there")
+    assert run.status_file.read_bytes() == claim
+    with pytest.raises(TrainingError), Session(run, started("7")) as session:
+        run.write_status(Status("done", host="there", pid=5))
+        raise TrainingError("x")  # whatever it ends with
+    assert run.status().state == "done"
+
+
+def test_one_that_hangs_ends_when_its_heart_is_to_beat(tmp_path):
+    """Its main thread may be in a step that never ends: nothing of it must write, or beat, any more."""
+    script = (
+        "import sys, time; from pathlib import Path; from petgan import session\n"
+        "from petgan.place import Place; from petgan.runs import RunFolder\n"
+        "session.HEARTBEAT_SECONDS = 0.1\n"
+        "with session.Session(RunFolder(Path(sys.argv[1])), Place(node_name='old', job='7')):\n"
+        "    print('ready', flush=True); time.sleep(60)\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, tmp_path], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "ready\n"
+        run = RunFolder(tmp_path)
+        run.write_status(Status("running", host="new", pid=1, job="7+1"))
+        assert process.wait(timeout=10) == RunBusyError.exit_code
+        assert "is being trained by process 1 on new" in process.stderr.read()
+    assert run.status().host == "new"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
@@ -10,6 +12,9 @@ import pytest
 import tensorflow as tf
 
 from petgan.config import OPTIMIZERS, OPTIMIZERS_WITH_BETAS, resolve_point
+from petgan.distributed import Alone
+from petgan.models import dcgan
+from petgan.models.layers import BatchNormalization
 from petgan.steps import (
     Draw,
     bce_discriminator,
@@ -337,11 +342,86 @@ def test_a_quirk_changes_what_it_names_and_nothing_else(quirk, changed):
     assert {name for name in ("d_real", "d_fake") if with_quirk[name] != without[name]} == changed
 
 
+class InThread(Alone):
+    """A rank that is a thread of this process, whose collectives wait for the other threads."""
+
+    def __init__(self, rank, ranks, barrier, board):
+        self.rank, self.ranks, self._barrier, self._board = rank, ranks, barrier, board
+
+    def _exchange(self, value):
+        self._board[self.rank] = value
+        self._barrier.wait(60)
+        values = [self._board[rank] for rank in range(self.ranks)]
+        self._barrier.wait(60)
+        return values
+
+    def average(self, tensors):
+        return [tf.reduce_mean(tf.stack(each), axis=0) for each in zip(*self._exchange(tensors), strict=True)]
+
+    def gather(self, tensor):
+        @tf.custom_gradient
+        def gathered(x):
+            def back(upstream):
+                return tf.add_n(self._exchange(upstream))[self.rank]
+
+            return tf.stack(self._exchange(x)), back
+
+        return gathered(tensor)
+
+
+@pytest.fixture
+def float64_without_graphs():
+    """Threads cannot wait for each other within one graph; rounding is not what is tested."""
+    floats, policy = keras.config.floatx(), keras.config.dtype_policy()
+    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
+    tf.config.run_functions_eagerly(True)
+    yield
+    tf.config.run_functions_eagerly(False)
+    keras.config.set_dtype_policy(policy)
+    keras.config.set_floatx(floats)
+
+
+@pytest.mark.parametrize(
+    ("preset", "ranks"), [("gan", 2), ("dcgan", 2), ("dcgan", 4), ("wgan", 2), ("wgan-gp", 4)]
+)
+def test_ranks_do_together_what_one_does(preset, ranks, float64_without_graphs):
+    values = {"n_critic": 2} if preset.startswith("wgan") else {}
+    point = point_of(preset, batch_size=8, **values)
+    alone, expected = trained(point)
+    networks = [make_networks(point) for _ in range(ranks)]
+    barrier, board = threading.Barrier(ranks), {}
+
+    def train(rank):
+        update = make_update(point, networks[rank], IMAGES, InThread(rank, ranks, barrier, board))
+        return [update(tf.constant(step)) for step in range(2)]
+
+    with ThreadPoolExecutor(ranks) as pool:
+        metrics = list(pool.map(train, range(ranks)))
+    for rank in range(ranks):
+        for ours, theirs in zip(weights(networks[rank]), weights(alone), strict=True):
+            assert ours.dtype == np.float64
+            np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
+        for ours, theirs in zip(metrics[rank], expected, strict=True):
+            assert {k: float(v) for k, v in ours.items()} == pytest.approx(theirs, rel=1e-9)
+
+
+def test_on_one_rank_batch_normalization_is_keras_own_bit_for_bit(monkeypatch):
+    ours, metrics = trained(point_of(), steps=3)
+    monkeypatch.setattr(dcgan, "BatchNormalization", keras.layers.BatchNormalization)
+    theirs, their_metrics = trained(point_of(), steps=3)
+    assert not any(isinstance(layer, BatchNormalization) for layer in theirs.generator.layers)
+    assert same(weights(ours), weights(theirs))
+    assert metrics == their_metrics
+
+
 def test_two_ranks_see_together_what_one_process_sees():
     point = point_of("wgan-gp", n_critic=1)
 
     def first_step(rank, ranks):
-        metrics = make_update(point, make_networks(point), IMAGES, rank, ranks)(tf.constant(0))
+        shares = Alone()
+        shares.rank, shares.ranks = rank, ranks
+        metrics = make_update(point, make_networks(point), IMAGES, shares)(tf.constant(0))
         return [float(metrics[name]) for name in ("d_real", "d_fake", "gradient_penalty")]
 
     shares = [first_step(rank, 2) for rank in (0, 1)]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from petgan import cli, launch, submit
+from petgan import cli, launch, local, submit
 from petgan.errors import DatasetError, Interrupted, PetganError, UserError
 from petgan.grid import expand, load_grid
 from petgan.runs import ExperimentFolder, Status, process_exists
@@ -21,7 +21,7 @@ from petgan.store import Dataset
 
 # A worker that trains nothing: what it does depends on the run's dropout.
 FAKE_WORKER = """
-import json, os, signal, sys, time
+import json, os, signal, sys, threading, time
 from pathlib import Path
 from petgan.runs import RunFolder
 run = RunFolder(Path(sys.argv[1]))
@@ -29,6 +29,8 @@ point = run.config().point
 print("worker of", run.path.name, "on", os.environ["CUDA_VISIBLE_DEVICES"] or "CPU", flush=True)
 stop = []
 signal.signal(signal.SIGTERM, lambda *_: stop.append(1))
+assert os.environ["PETGAN_STOP_WITH_STDIN"]
+threading.Thread(target=lambda: (os.read(0, 1), stop.append(1)), daemon=True).start()
 status = dict(host=os.uname().nodename, pid=os.getpid(), steps=point.steps)
 with open(run.path / "begun", "a") as file:
     file.write("x")
@@ -83,9 +85,10 @@ def fake_worker(tmp_path, monkeypatch):
     )
 
 
-def start(grid, dataset, experiment, cluster="inline", **options):
+def start(grid, dataset, experiment, cluster="inline", parallel=None, **options):
     points = expand(grid, dataset)
-    return submit.submit(grid, points, dataset, experiment, cluster=cluster, command="petgan test", **options)
+    target = submit.Target(cluster, parallel)
+    return submit.submit(grid, points, dataset, experiment, target, command="petgan test", **options)
 
 
 def states(experiment):
@@ -196,7 +199,7 @@ def test_two_submissions_at_once_are_refused_but_a_dead_one_is_forgotten(
 def test_as_many_at_once_as_cores_and_gpus_carry(monkeypatch, cpus, gpus, cores, devices, expected):
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: range(cores))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
-    assert submit.default_parallel(submit.Resources(cpus=cpus, gpus=gpus)) == expected
+    assert local.default_parallel(submit.Resources(cpus=cpus, gpus=gpus)) == expected
 
 
 # --- processes ---------------------------------------------------------------------------------------------
@@ -243,18 +246,18 @@ def test_retry_goes_on_with_what_did_not_end_well(make_grid, dataset, experiment
     for run_id, state in zip(ids, ("failed", "interrupted", "cancelled", "queued"), strict=False):
         experiment.run(run_id).update_status(state=state, step=1)
     assert states(experiment)[:4] == ["failed", "interrupted", "cancelled", "lost"]  # queued by nobody
-    assert submit.retry(experiment, cluster="inline") == ids[:4]
+    assert submit.retry(experiment, submit.Target("inline")) == ids[:4]
     assert begun(experiment) == [2, 2, 2, 2, 1]
     assert states(experiment) == ["done"] * 5
 
 
 def run_in_background(tmp_path, experiment, name):
-    """A process that calls `Launch`, with the fake worker."""
+    """A process that trains, with the fake worker."""
     code = (
-        "import sys; from pathlib import Path; from petgan import launch\n"
+        "import sys; from pathlib import Path; from petgan import launch, local, runs\n"
         f"script = {str(tmp_path / 'fake_worker.py')!r}\n"
         "launch.worker_command = lambda task, run: [sys.executable, script, str(run)]\n"
-        f"launch.Launch(Path({str(experiment.path)!r}), {name!r})()"
+        f"local.train(runs.ExperimentFolder(Path({str(experiment.path)!r})), {name!r})"
     )
     return subprocess.Popen([sys.executable, "-c", code])
 
@@ -263,7 +266,7 @@ def run_in_background(tmp_path, experiment, name):
 def background(make_grid, dataset, experiment, fake_worker, tmp_path, monkeypatch):
     """Three runs, one at a time, in a process of their own; the first is running."""
     names = []
-    monkeypatch.setattr(submit, "_start", lambda folder, name, progress: names.append(name))
+    monkeypatch.setattr(submit, "_start", lambda folder, new, target, progress: names.extend(new))
     start(make_grid((0.3, 0.4, 0.5), steps=200), dataset, experiment, parallel=1)
     process = run_in_background(tmp_path, experiment, names[0])
     wait_until(lambda: states(experiment)[0] == "running")
@@ -295,7 +298,6 @@ def test_cancel_of_one_run_leaves_the_others(background, experiment):
     assert begun(experiment) == [1, 0, 1]
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="the kernel's word on a parent's death is Linux' own")
 def test_a_killed_launch_leaves_no_orphan(background, experiment, make_grid, dataset):
     worker = experiment.run_folders()[0].status().pid
     assert worker is not None
@@ -316,11 +318,11 @@ def test_a_killed_launch_leaves_no_orphan(background, experiment, make_grid, dat
 def test_a_run_that_somebody_else_trains_is_left_to_them(
     make_grid, dataset, experiment, fake_worker, monkeypatch
 ):
-    monkeypatch.setattr(submit, "_start", lambda folder, name, progress: None)
+    monkeypatch.setattr(submit, "_start", lambda folder, names, target, progress: None)
     first, _ = start(make_grid(), dataset, experiment)
     experiment.run(first).write_status(Status("running", host=os.uname().nodename, pid=os.getpid()))
     (submission,) = experiment.submissions.glob("*.json")
-    launch.Launch(experiment.path, submission.stem)()
+    local.train(experiment, submission.stem)
     assert states(experiment) == ["running", "done"]
     assert begun(experiment) == [0, 1]
 

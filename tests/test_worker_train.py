@@ -26,11 +26,15 @@ KILLS = 10
 
 
 @contextlib.contextmanager
-def worker(run):
+def worker(run, log_file=None, **environment):
     """A worker's process; its output goes to the run's log, which starts anew."""
-    with open(run.log_file, "wb") as log:
+    with open(log_file or run.log_file, "wb") as log:
         process = subprocess.Popen(
-            worker_command("train", run=run.path), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT
+            worker_command("train", run=run.path),
+            cwd=ROOT,
+            env={**os.environ, **environment},
+            stdout=log,
+            stderr=subprocess.STDOUT,
         )
     try:
         yield process
@@ -88,6 +92,35 @@ def test_killed_at_ten_moments_a_run_ends_as_an_undisturbed_one(make_dataset, ma
     assert 10 <= read_header(run.last_checkpoints()[0]).step < 60
     trained(run)
     assert [line["step"] for line in run.metrics()] == list(range(1, 61))
+    assert results(run) == results(whole)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("asleep", [False, True])
+def test_a_requeued_job_ends_as_an_undisturbed_one_though_its_old_process_lives(
+    make_dataset, make_run, tmp_path, asleep
+):
+    dataset, every = make_dataset(), {"log": 1, "sample": 10, "score": 10, "checkpoint": 5}
+    whole, run = (make_run(dataset, name, every, steps=40) for name in ("whole", "requeued"))
+    trained(whole)
+    old_log = tmp_path / "old.txt"
+    with worker(run, old_log, PETGAN_JOB="7_1", PETGAN_NODE_NAME="n1") as old:
+        wait_for(lambda: last_step(run) >= 7, old)
+        old.send_signal(signal.SIGSTOP)
+        assert last_step(run) < 40
+        with worker(run, PETGAN_JOB="7_1+1", PETGAN_NODE_NAME="n2") as new:
+            wait_for(lambda: run.status().host == "n2", new)
+            if not asleep:
+                old.send_signal(signal.SIGCONT)
+                assert old.wait(timeout=60) == 2
+            assert new.wait(timeout=200) == 0, run.log_file.read_text()
+        if asleep:
+            old.send_signal(signal.SIGCONT)
+            assert old.wait(timeout=60) == 2
+    assert f"is being trained by process {run.status().pid} on n2" in old_log.read_text()
+    assert run.status().state == "done"
+    assert [line["step"] for line in run.metrics()] == list(range(1, 41))
     assert results(run) == results(whole)
 
 

@@ -22,6 +22,7 @@ from petgan.errors import EXIT_FAILURE, PetganError
 COMMANDS = {
     "demo": ("demo", "the whole road on synthetic patients, in a few minutes"),
     "doctor": ("doctor", "what this machine can and cannot do, and what to install"),
+    "container": ("container", "build the image that a cluster's runs are trained in"),
     "phantom": ("phantom", "make synthetic patients as DICOM, GIF and PNG files"),
     "ingest": ("ingest", "turn image files into a dataset"),
     "dataset": ("dataset", "look at a dataset, or check it"),

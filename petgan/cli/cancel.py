@@ -1,6 +1,6 @@
 """Stop the runs of an experiment: those that train write a checkpoint first, the others never start.
 
-'petgan retry' goes on with them.
+'petgan retry' goes on with them. Runs on Slurm are stopped from any of the cluster's login nodes.
 
 Example:
   petgan cancel experiments/demo
@@ -25,8 +25,11 @@ def run(args: argparse.Namespace) -> None:
 
     experiment = ExperimentFolder(Path(args.experiment))
     one = status.find_run(experiment, args.run_id) if args.run_id else None
+    jobs = [] if one else status.jobs_queued(experiment)
     counts = status.cancel(experiment, one)
-    if not any(counts.values()):
+    if jobs and not any(counts.values()):
+        print(f"cancelled {len(jobs)} jobs that were to evaluate, choose or report")
+    elif not any(counts.values()):
         print("nothing to stop: no run is under way")
     if counts["running"]:
         print(f"asked {counts['running']} running to write a checkpoint and stop")

@@ -1,8 +1,11 @@
 """Go the whole road on synthetic patients: files, datasets, grids, scores, transfer, a synthetic dataset
 and the report. Every command is shown as you would type it; given again, the demo goes on where it stopped.
 
+With a site's Slurm profile, everything from training on is one chain of the cluster's jobs.
+
 Example:
   petgan demo
+  petgan demo --profile slurm/profiles/testbed.yaml
 """
 
 from __future__ import annotations
@@ -14,12 +17,17 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+import yaml
+
+from petgan import slurm
+from petgan.batch import job_name
 from petgan.errors import PetganError
 from petgan.grid import grid_file
-from petgan.runs import ExperimentFolder, read_json
+from petgan.runs import ExperimentFolder, read_json, write_text
 
 PATIENTS = 40
 SLICES = 10
@@ -33,6 +41,9 @@ KEY = hashlib.sha256(b"petgan demo").digest()
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--into", type=Path, default=Path("demo"), help="folder to work in (default: demo)")
+    parser.add_argument(
+        "--profile", metavar="FILE", help="go the road through Slurm, with this site's settings"
+    )
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
 
 
@@ -40,7 +51,12 @@ def run(args: argparse.Namespace) -> None:
     started = time.monotonic()
     if not args.dry_run:
         _write_key(args.into / "identity.key")
-    for command in _commands(args.into, args.dry_run):
+    road = (
+        _cluster_commands(args.into, args.profile, args.dry_run)
+        if args.profile
+        else _commands(args.into, args.dry_run)
+    )
+    for command in road:
         print(f"\n$ petgan {shlex.join(command)}", flush=True)
         if not args.dry_run:
             _petgan(command, args.into)
@@ -49,15 +65,61 @@ def run(args: argparse.Namespace) -> None:
         print(f"\nDone in {minutes} min {seconds} s. Open {args.into / 'report' / 'index.html'}")
 
 
-def _commands(into: Path, dry_run: bool) -> Iterator[list[str]]:
+def _datasets(into: Path) -> Iterator[list[str]]:
     files = into / "files"
     counts = ["--patients", str(PATIENTS), "--slices", str(SLICES), "--size", str(PHANTOM_SIZE)]
     yield ["phantom", str(files), "--modality", "both", *counts]
-
-    experiments = {name: into / name for name in ("mammogram", "pet", "transfer")}
     for modality in ("mammogram", "pet"):
         dataset = str(into / f"{modality}.h5")
         yield ["ingest", str(files / modality), "--output", dataset, "--size", str(IMAGE_SIZE)]
+
+
+def _cluster_commands(into: Path, profile: str, dry_run: bool) -> Iterator[list[str]]:
+    """The same road; training, scores, choice, transfer, report and synthesis are one chain of jobs."""
+    yield from _datasets(into)
+    study, names = into / "study.yaml", ("mammogram", "pet", "transfer")
+    if not dry_run:
+        write_text(study, yaml.safe_dump(_study(into), sort_keys=False))
+    yield ["submit", str(study), "--profile", profile, "--max-parallel", "2"]
+    if not dry_run:
+        _wait_for_queue(names)
+        for made in (into / "report" / "index.html", into / "synthetic.h5"):
+            if not made.exists():
+                raise PetganError(
+                    f"the jobs have ended without {made}", hint=f"their logs: {into}/*/submissions"
+                )
+    for name in names:
+        yield ["status", str(into / name)]
+
+
+def _study(into: Path) -> dict[str, Any]:
+    stages: list[dict[str, str]] = [
+        {"grid": str(grid_file("demo.yaml")), "dataset": str(into / f"{m}.h5"), "experiment": str(into / m)}
+        for m in ("mammogram", "pet")
+    ]
+    transfer = {
+        **stages[1],
+        "grid": str(grid_file("demo-transfer.yaml")),
+        "experiment": str(into / "transfer"),
+    }
+    stages.append({**transfer, "from": str(into / "mammogram")})
+    output = {"from": str(into / "pet"), "count": SYNTHETIC_IMAGES, "output": str(into / "synthetic.h5")}
+    return {"name": "demo", "stages": stages, "report": str(into / "report"), "synthesize": output}
+
+
+def _wait_for_queue(experiments: Iterable[str]) -> None:
+    """Wait until Slurm has none of the demo's jobs any more, and say how many there are when that changes."""
+    prefixes, said = tuple(job_name(name, "") for name in experiments), ""
+    while tasks := [task for task in slurm.queue().values() if task.name.startswith(prefixes)]:
+        waiting = sum(task.waits for task in tasks)
+        if said != (said := f"{len(tasks) - waiting} jobs run, {waiting} wait"):
+            print(said, flush=True)
+        time.sleep(2)
+
+
+def _commands(into: Path, dry_run: bool) -> Iterator[list[str]]:
+    yield from _datasets(into)
+    experiments = {name: into / name for name in ("mammogram", "pet", "transfer")}
     for modality in ("mammogram", "pet"):
         experiment = str(experiments[modality])
         dataset = str(into / f"{modality}.h5")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from petgan.config import DatasetRef
     from petgan.grid import Grid, GridPoint
     from petgan.runs import ExperimentFolder
+    from petgan.submit import Target
 
 
 def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,12 +28,17 @@ def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
 def add_start_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cluster",
-        choices=("local", "inline"),
-        default="local",
-        help="local (default): in processes that outlive this command; inline: in the foreground",
+        choices=("local", "inline", "slurm"),
+        help="local: in processes that outlive this command; inline: in the foreground; slurm: as job "
+        "arrays. Default: slurm with a profile, otherwise local; retry: as they were submitted",
     )
     parser.add_argument(
+        "--profile", metavar="FILE", help="the site's Slurm settings (YAML), see docs/cluster.md"
+    )
+    parser.add_argument(
+        "--max-parallel",
         "--parallel",
+        dest="parallel",
         type=int,
         metavar="N",
         help="runs that train at once, default: as many as there is room for",
@@ -46,7 +52,6 @@ def open_grid(
     """The grid, its points, and its dataset, or None where that does not exist yet."""
     from petgan.errors import ConfigError
     from petgan.grid import expand, load_grid
-    from petgan.store import Dataset
 
     grid = load_grid(args.grid)
     path = args.dataset or grid.dataset
@@ -54,9 +59,29 @@ def open_grid(
         raise ConfigError(f"{args.grid} names no dataset", hint="give one with --dataset")
     dataset = None
     if path is not None and (dataset_needed or Path(path).exists()):
-        with Dataset(path) as opened:
-            dataset = opened.reference
+        dataset = reference_of(path)
     return grid, expand(grid, dataset), dataset
+
+
+def reference_of(path: str) -> DatasetRef:
+    """What a run keeps of the dataset in the file `path`."""
+    from petgan.store import Dataset
+
+    with Dataset(path) as opened:
+        return opened.reference
+
+
+def target_of(args: argparse.Namespace) -> Target:
+    """Where the options say that runs are to train."""
+    from petgan.errors import ConfigError
+    from petgan.profile import Profile, load_profile
+    from petgan.submit import Target
+
+    cluster = args.cluster or ("slurm" if args.profile else "local")
+    if args.profile and cluster != "slurm":
+        raise ConfigError("a profile is for Slurm", value=f"--cluster {cluster}", allowed="--cluster slurm")
+    profile = load_profile(args.profile) if args.profile else Profile()
+    return Target(cluster, args.parallel, profile)
 
 
 def start(
@@ -67,8 +92,9 @@ def start(
     parent: dict[str, Any] | None = None,
 ) -> None:
     """Submit the points, or with ``--dry-run`` say what would be started."""
-    from petgan import submit
+    from petgan import local, submit
 
+    target = target_of(args)
     experiment, command = experiment_of(args, grid), command_line()
     if dataset is None:
         print_points(points, ["new"] * len(points))
@@ -77,7 +103,10 @@ def start(
     if args.dry_run:
         plan = submit.make_plan(grid, points, dataset, experiment, command=command, parent=parent)
         print_points(points, list(plan.states.values()))
-        parallel = args.parallel or submit.default_parallel(grid.resources)
+        if target.cluster == "slurm":
+            print_scripts(experiment, grid, target, points, len(plan.to_start))
+            return
+        parallel = args.parallel or local.default_parallel(grid.resources)
         print(f"would start {len(plan.to_start)} runs in {experiment.path}, {parallel} at a time")
         return
     with progress_bar("training", "steps") as progress:
@@ -86,13 +115,30 @@ def start(
             points,
             dataset,
             experiment,
-            cluster=args.cluster,
+            target,
             command=command,
-            parallel=args.parallel,
             parent=parent,
             progress=progress,
         )
-    print_started(started, experiment, args.cluster)
+    print_started(started, experiment, target.cluster)
+
+
+def print_scripts(
+    experiment: ExperimentFolder, grid: Grid, target: Target, points: Sequence[GridPoint], runs: int
+) -> None:
+    """What would be handed to sbatch; checked where there is a Slurm to ask."""
+    from petgan import slurm, submit
+    from petgan.runs import ExperimentFolder
+
+    absolute = ExperimentFolder(experiment.path.resolve())
+    for text in submit.preview(absolute, grid.resources, target, runs) if runs else []:
+        print(text)
+    print(f"would start {runs} runs in {experiment.path}")
+    if slurm.available():
+        submit.check_target(target, grid.resources, [point.point.batch_size for point in points])
+        print("Slurm would take these jobs.")
+    else:
+        print("There is no Slurm here: nothing has been checked against a cluster.")
 
 
 def experiment_of(args: argparse.Namespace, grid: Grid) -> ExperimentFolder:
@@ -136,5 +182,6 @@ def print_started(runs: Sequence[str], experiment: ExperimentFolder, cluster: st
     elif cluster == "inline":
         print(f"trained {len(runs)} runs in {experiment.path}")
     else:
-        print(f"started {len(runs)} runs in {experiment.path}; watch them: ", end="")
+        word = "queued" if cluster == "slurm" else "started"
+        print(f"{word} {len(runs)} runs in {experiment.path}; watch them: ", end="")
         print(shlex.join(["petgan", "status", str(experiment.path), "--watch"]))

@@ -19,10 +19,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     from petgan.runs import Status
+    from petgan.status import known_statuses
 
     grid, points, dataset = open_grid(args, dataset_needed=False)
     experiment = experiment_of(args, grid)
-    statuses = experiment.statuses() if experiment.record_file.exists() else {}
+    statuses = known_statuses(experiment) if experiment.record_file.exists() else {}
     states = [statuses.get(str(point.run_id), Status()).state for point in points]
     if args.json:
         print_json(

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -22,7 +23,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str |
     """A rich table of text cells."""
     out = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        out.add_row(*("" if cell is None else str(cell) for cell in row))
+        out.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
     return out
 
 

@@ -1,5 +1,7 @@
 """How far the runs of an experiment are, with speed, time left, last losses and, once there, scores.
 
+On Slurm also why a run waits, where it trains, and how well the finished ones used what they had asked for.
+
 Example:
   petgan status experiments/demo --watch
 """
@@ -9,6 +11,8 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,16 +22,23 @@ from petgan.cli.output import print_json, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from petgan.status import ExperimentStatus, RunStatus
+    from petgan.status import Efficiency, ExperimentStatus, RunStatus
 
 WATCH_SECONDS = 2.0
+WATCH_SLURM_SECONDS = 10.0  # everybody on the cluster asks the same scheduler
 MANY = 200  # rows that one still looks at; beyond, only runs under way or in trouble are listed
 _COLOURS = {"done": "green", "running": "cyan", "failed": "red", "lost": "red"}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("experiment", metavar="EXPERIMENT", help="folder")
-    parser.add_argument("--watch", action="store_true", help="keep showing it until no run is under way")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--watch", action="store_true", help="keep showing it until no run is under way")
+    what.add_argument(
+        "--efficiency",
+        action="store_true",
+        help="what the jobs of runs that have ended used of what they had asked for, by Slurm's accounting",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -38,20 +49,28 @@ def run(args: argparse.Namespace) -> None:
     from rich.live import Live
 
     from petgan.runs import ExperimentFolder
-    from petgan.status import experiment_status
+    from petgan.status import efficiency, experiment_status
 
     experiment = ExperimentFolder(Path(args.experiment))
+    console = Console(width=None if sys.stdout.isatty() else 200)
+    if args.efficiency:
+        jobs = efficiency(experiment)
+        if args.json:
+            print_json([asdict(job) for job in jobs])
+        else:
+            console.print(_efficiency_page(jobs))
+        return
     status = experiment_status(experiment)
     if args.json:
         print_json(asdict(status))
         return
-    console = Console(width=None if sys.stdout.isatty() else 200)
     if not args.watch:
         console.print(_page(status))
         return
+    on_slurm = bool(experiment.slurm_submissions())
     with Live(_page(status), console=console, auto_refresh=False) as live:
         while not status.finished:
-            time.sleep(WATCH_SECONDS)
+            time.sleep(WATCH_SLURM_SECONDS if on_slurm else WATCH_SECONDS)
             status = experiment_status(experiment)
             live.update(_page(status), refresh=True)
 
@@ -63,17 +82,26 @@ def _page(status: ExperimentStatus) -> RenderableType:
     shown = status.runs
     if len(shown) > MANY:
         shown = [run for run in shown if run.state not in ("done", "queued", "new")][:MANY]
-    runs = table(
-        ("run", "preset", "axes", "seed", "state", "step", "steps/s", "left", "last losses", "score"),
-        map(_row, shown),
-    )
+    columns = ["run", "preset", "axes", "seed", "state", "step", "steps/s", "left", "last losses", "score"]
+    rows = [_row(run) for run in shown]
+    if any(run.job for run in status.runs):
+        columns[5:5] = ["job", "node"]
+        rows = [(*row[:5], run.job, run.node, *row[5:]) for row, run in zip(rows, shown, strict=True)]
     total = f"{len(status.runs)} runs: {counts_text(status.counts)}"
     if status.seconds_left is not None:
         total += f"; about {_duration(status.seconds_left)} left"
     if len(shown) < len(status.runs):
         total += f"; shown: {len(shown)} under way or in trouble (--json gives all)"
-    errors = [Text(f"{run.run_id}: {run.error}") for run in shown if run.state == "failed"]
-    return Group(runs, Text(total), *errors)
+    errors = [f"{run.run_id}: {run.error}" for run in shown if run.state == "failed"]
+    warnings = [status.warning] if status.warning else []
+    return Group(table(columns, rows), *map(Text, [total, *_reasons(status), *errors, *warnings]))
+
+
+def _reasons(status: ExperimentStatus) -> Iterator[str]:
+    """Why runs wait and were lost, in groups, the largest first."""
+    groups = Counter((run.state, run.reason) for run in status.runs if run.reason)
+    for (state, reason), count in groups.most_common():
+        yield f"{count} {state}: {reason}"
 
 
 def _row(run: RunStatus) -> tuple[object, ...]:
@@ -102,6 +130,39 @@ def _score(run: RunStatus) -> str | None:
     error = run.score["standard_error"]
     spread = "" if error is None else f" ± {error:.2g}"
     return f"{run.score['name']} {run.score['value']:.4g}{spread}"
+
+
+def _efficiency_page(jobs: list[Efficiency]) -> RenderableType:
+    from rich.console import Group
+    from rich.text import Text
+
+    from petgan.status import advice
+
+    if not jobs:
+        return Text("no job of this experiment has ended yet")
+    rows = [
+        (
+            job.job,
+            job.runs[0] if len(job.runs) == 1 else f"{len(job.runs)} runs",
+            job.state,
+            job.nodes,
+            _duration(job.elapsed_seconds),
+            _percent(job.cpu_efficiency),
+            _percent(None if job.gpu_percent is None else job.gpu_percent / 100) if job.gpus else None,
+            f"{_gigabytes(job.peak_mem_gb)} of {_gigabytes(job.asked_mem_gb)}",
+        )
+        for job in jobs
+    ]
+    columns = ("job", "run", "ended", "nodes", "time", "CPU busy", "GPU busy", "peak memory")
+    return Group(table(columns, rows), *map(Text, advice(jobs)))
+
+
+def _percent(share: float | None) -> str:
+    return "not measured" if share is None else f"{share:.0%}"
+
+
+def _gigabytes(value: float | None) -> str:
+    return "?" if value is None else f"{value:.3g} GB"
 
 
 def _duration(seconds: float) -> str:

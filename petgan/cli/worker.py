@@ -20,7 +20,9 @@ def run_worker(task: str, **arguments: Any) -> int:
     **arguments
         Of the task; paths are made absolute.
     """
-    given = {key: value.resolve() if isinstance(value, Path) else value for key, value in arguments.items()}
+    given: dict[str, Any] = {
+        key: value.resolve() if isinstance(value, Path) else value for key, value in arguments.items()
+    }
     worker = subprocess.Popen(
         worker_command(task, **given),
         cwd=Path(petgan.__file__).resolve().parents[1],  # `python -m` looks there first

@@ -8,7 +8,7 @@ import keras
 from keras import layers
 
 from petgan.config import image_base
-from petgan.models.layers import Dropout, filters
+from petgan.models.layers import BatchNormalization, Dropout, filters
 
 FIRST_CHANNELS = 64
 GENERATOR_FILTERS = (32, 16, 8, 4)
@@ -33,14 +33,14 @@ def _generator(image_size: int, latent_size: int, dropout: float) -> keras.Model
     base, doublings = image_base(image_size)
     noise = keras.Input((latent_size,))
     x = layers.Dense(base * base * FIRST_CHANNELS)(noise)
-    x = layers.BatchNormalization(momentum=MOMENTUM)(x)
+    x = BatchNormalization(momentum=MOMENTUM)(x)
     x = layers.ReLU()(x)
     x = layers.Reshape((base, base, FIRST_CHANNELS))(x)
     x = Dropout(dropout)(x)
     for channels in filters(GENERATOR_FILTERS, doublings):
         x = layers.UpSampling2D()(x)
         x = layers.Conv2DTranspose(channels, KERNEL, padding="same")(x)
-        x = layers.BatchNormalization(momentum=MOMENTUM)(x)
+        x = BatchNormalization(momentum=MOMENTUM)(x)
         x = layers.ReLU()(x)
     x = layers.Conv2DTranspose(1, KERNEL, padding="same", activation="tanh")(x)
     return keras.Model(noise, x, name="generator")
@@ -51,7 +51,7 @@ def _discriminator(image_size: int, dropout: float, quirks: Sequence[str]) -> ke
     x = image = keras.Input((image_size, image_size, 1))
     for block, channels in enumerate(DISCRIMINATOR_FILTERS):
         x = layers.Conv2D(channels, KERNEL, strides=2, padding="same", activation=activation)(x)
-        pair = [layers.LeakyReLU(SLOPE), layers.BatchNormalization(momentum=MOMENTUM)]
+        pair = [layers.LeakyReLU(SLOPE), BatchNormalization(momentum=MOMENTUM)]
         # As published: the first block normalizes before its LeakyReLU, the others after.
         for layer in reversed(pair) if block == 0 else pair:
             x = layer(x)

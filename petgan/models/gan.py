@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import keras
 from keras import layers
 
-from petgan.models.layers import Dropout
+from petgan.models.layers import BatchNormalization, Dropout
 
 GENERATOR_UNITS = (256, 512, 1024)
 DISCRIMINATOR_UNITS = (512, 256)
@@ -26,7 +26,7 @@ def build(
         x = layers.Dense(units)(x)
         x = layers.LeakyReLU(SLOPE)(x)
         x = Dropout(dropout)(x)
-        x = layers.BatchNormalization(momentum=0.8)(x)
+        x = BatchNormalization(momentum=0.8)(x)
     x = layers.Dense(math.prod(shape), activation="tanh")(x)
     generator = keras.Model(noise, layers.Reshape(shape)(x), name="generator")
 

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from petgan.errors import ConfigError
 from petgan.models import build
-from petgan.models.layers import Dropout, dropout_stream, plain
+from petgan.models.layers import BatchNormalization, Dropout, dropout_stream, plain, statistics_over_ranks
 
 # All weights and trainable ones of generator and discriminator at 224 pixels, as the study printed them.
 PUBLISHED = {
@@ -133,6 +133,82 @@ def test_dropout_does_nothing_in_inference():
     assert (Dropout(0.9)(x, training=False).numpy() == x.numpy()).all()
 
 
+# --- batch normalization ------------------------------------------------------------------------
+
+
+def normalized(kind, x, dtype="float32"):
+    """Output, gradient (of the weights too) and moving statistics of one training pass."""
+    layer = kind(momentum=0.9, dtype=dtype)
+    layer.build(x.shape)
+    random = np.random.default_rng(1)
+    layer.set_weights([w + random.uniform(0.1, 1, w.shape) for w in layer.get_weights()])
+    x, slope = tf.constant(x, dtype), tf.constant(random.normal(size=x.shape), dtype)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        out = layer(x, training=True)
+        value = tf.reduce_mean(slope * out)
+    gradients = tape.gradient(value, [x, *layer.trainable_variables])
+    return [np.asarray(v) for v in (out, *gradients, *layer.weights)]
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (6, 4, 4, 3)])
+def test_on_one_rank_it_is_keras_own_bit_for_bit(shape):
+    x = np.random.default_rng(0).normal(3, 2, shape)
+    pairs = zip(
+        normalized(BatchNormalization, x), normalized(keras.layers.BatchNormalization, x), strict=True
+    )
+    assert all((ours == keras_own).all() for ours, keras_own in pairs)
+
+
+@pytest.mark.parametrize("shape", [(12, 5), (12, 4, 4, 3)])
+def test_shares_are_normalized_by_the_whole_batch_and_differentiated_so(shape):
+    """Three ranks' shares in one process: the sum over ranks of what each passes back to the others."""
+    random = np.random.default_rng(0)
+    x, slope = random.normal(3, 2, shape), random.normal(size=shape)
+    x[:4] *= 5  # shares of unlike mean and variance
+    own, layers = keras.layers.BatchNormalization(dtype="float64"), []
+    whole = tf.Variable(x)
+    with tf.GradientTape() as tape:
+        out = own(whole, training=True)
+        value = tf.reduce_sum(slope * out)
+    expected = tape.gradient(value, whole)
+
+    shares = [tf.Variable(share) for share in np.split(x, 3)]
+    with tf.GradientTape() as tape:
+        axes = list(range(len(shape) - 1))
+        moments = tf.stack([tf.stack(tf.nn.moments(share, axes)) for share in shares])
+        outs = []
+        for share in shares:
+            layers.append(BatchNormalization(dtype="float64"))
+            with statistics_over_ranks(lambda mine: moments):
+                outs.append(layers[-1](share, training=True))
+        value = tf.reduce_sum(slope * tf.concat(outs, 0))
+    found = tape.gradient(value, shares)
+
+    assert np.concatenate(outs) == pytest.approx(out.numpy(), rel=1e-12)
+    assert np.concatenate(found) == pytest.approx(np.asarray(expected), rel=1e-9, abs=1e-12)
+    for layer in layers:
+        for ours, theirs in zip(layer.get_weights(), own.get_weights(), strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-12)
+
+
+def test_each_rank_tells_its_own_moments():
+    x, told = np.random.default_rng(0).normal(3, 2, (4, 5)).astype("float32"), []
+    with statistics_over_ranks(lambda mine: told.append(mine) or mine[None]):
+        BatchNormalization()(x, training=True)
+    assert np.asarray(told[0]) == pytest.approx(np.stack([x.mean(0), x.var(0)]), rel=1e-5)
+
+
+def test_in_inference_nobody_is_asked():
+    def ask(mine):
+        raise AssertionError
+
+    x = np.ones((2, 3), "float32")
+    with statistics_over_ranks(ask):
+        BatchNormalization()(x, training=False)
+    BatchNormalization()(x, training=True)
+
+
 def test_an_exported_generator_loads_where_petgan_is_not(tmp_path):
     generator, _ = build("dcgan", 16)
     noise = np.random.default_rng(0).standard_normal((5, 32)).astype("float32")
@@ -143,6 +219,7 @@ def test_an_exported_generator_loads_where_petgan_is_not(tmp_path):
         "import keras, numpy as np\n"
         "model = keras.models.load_model('generator.keras')\n"
         "np.save('images.npy', model(np.load('noise.npy')))\n"
+        "assert type(model.layers[2]) is keras.layers.BatchNormalization, model.layers[2]\n"
         "assert type(model.layers[5]) is keras.layers.Dropout, model.layers[5]\n"
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
