@@ -1,16 +1,40 @@
-# make demo: the whole road on synthetic patients.  make test: everything that CI checks.
+# make demo               the whole road on synthetic patients
+# make test               every check that needs no cluster
 # Both make .venv first; another interpreter is chosen with PYTHON=python3.12.
+#
+# The others change the machine: as root, on Debian 12, they install Slurm, MariaDB and Apptainer, see
+# slurm/testbed/README.md. They make the CPU image (once, minutes) and a Slurm of two nodes.
+# make cluster            start it; slurm/testbed/testbed stop ends it
+# make demo-cluster       the demo through its queue, in containers
+# make test-cluster       every check that needs a cluster
+# make test-cluster-long  ten requeues, a hundred kills: an hour
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint clean
+TESTBED := slurm/testbed/testbed
+
+.PHONY: demo test lint clean cluster test-cluster test-cluster-long demo-cluster
 
 demo: $(VENV)/.installed-train
 	$(BIN)/petgan demo
 
 test: lint
 	$(BIN)/pytest
+
+cluster: $(VENV)/.installed-dev
+	$(TESTBED) install
+	ln -sf "$$(containers/build.sh cpu | tail -n 1)" containers/petgan-cpu.sif
+	$(TESTBED) start
+
+test-cluster: cluster
+	$(BIN)/pytest -m 'cluster and not long' --timeout=600; status=$$?; $(TESTBED) stop; exit $$status
+
+test-cluster-long: cluster
+	$(BIN)/pytest -m long --timeout=7200; status=$$?; $(TESTBED) stop; exit $$status
+
+demo-cluster: cluster
+	eval "$$($(TESTBED) env)" && $(BIN)/petgan demo --into demo-cluster --profile slurm/profiles/testbed.yaml
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
