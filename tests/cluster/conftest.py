@@ -160,12 +160,12 @@ def logs(experiment: ExperimentFolder) -> str:
     return "\n".join(f"== {file}\n{file.read_text(errors='replace')[-1500:]}" for file in files)
 
 
-def wait_until(condition, seconds=120.0, describe=lambda: ""):
-    """The first true value of `condition`, which is asked twice a second."""
+def wait_until(condition, seconds=120.0, describe=lambda: "", *, every=0.5):
+    """The first true value of `condition`, which is asked every so many seconds."""
     end = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < end, f"it did not happen in {seconds} s: {describe()}"
-        time.sleep(0.5)
+        time.sleep(every)
     return value
 
 

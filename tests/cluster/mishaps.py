@@ -24,7 +24,7 @@ def results(run: RunFolder) -> dict[str, object]:
     return files
 
 
-STEPS = 300
+STEPS = 900
 _undisturbed: dict[str, object] = {}
 
 
@@ -55,7 +55,8 @@ def last_step(run: RunFolder) -> int:
 
 def wait_for_step(run: RunFolder, step: int, seconds: float = 120) -> None:
     """Wait until a run has logged update `step`, or more."""
-    wait_until(lambda: last_step(run) >= step, seconds, lambda: logs(ExperimentFolder(run.path.parents[1])))
+    experiment = ExperimentFolder(run.path.parents[1])
+    wait_until(lambda: last_step(run) >= step, seconds, lambda: logs(experiment), every=0.1)
 
 
 def starts(run: RunFolder) -> list[str]:

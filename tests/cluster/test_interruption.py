@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
+import re
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 from conftest import logs, wait_until
-from mishaps import STEPS, job_of, only_run, results, scancel, undisturbed, wait_for_step
+from mishaps import STEPS, job_of, only_run, results, scancel, undisturbed, wait_for_step, workers
 
 from petgan import slurm
 
@@ -32,20 +36,29 @@ def preempted(run, job, step):
 
 
 def out_of_time(run, job, step):
-    """Its setup lasts until the warning has come and gone, so that Slurm stops it; then it gets more time."""
-    wait_until(lambda: run.status().state != "queued", seconds=150)
+    """It stands still until the warning has reached it, and goes on as soon as it gets more time."""
+    wait_for_step(run, step)
+    (worker,) = workers(run)
+    os.kill(worker, signal.SIGSTOP)
+    wait_until(lambda: told(worker), seconds=150)
+    os.kill(worker, signal.SIGCONT)
     wait_until(lambda: slurm.queue([job])[job].waits, seconds=150)
     subprocess.run(["scontrol", "update", f"jobid={job}", "timelimit=10"], check=True)
+
+
+def told(process: int) -> bool:
+    """Whether SIGTERM waits for a process that stands still."""
+    status = Path(f"/proc/{process}/status").read_text()
+    pending = re.findall(r"^(?:SigPnd|ShdPnd):\s*(\w+)", status, re.MULTILINE)
+    return any(int(mask, 16) >> (signal.SIGTERM - 1) & 1 for mask in pending)
 
 
 WAYS = {
     requeued: {},
     told_to_stop: {},
     preempted: {"partition": "low", "mem_gb": 5},
-    out_of_time: {
-        "sbatch": ["--time=1"], "warning_s": 10, "setup": ["[ $SLURM_RESTART_COUNT ] || sleep 45"]
-    },
-}  # fmt: skip
+    out_of_time: {"sbatch": ["--time=1"], "warning_s": 10},
+}
 
 
 @pytest.mark.timeout(300)
@@ -57,7 +70,7 @@ def test_stopped_in_four_ways_a_run_ends_as_an_undisturbed_one(cluster, make_dat
             grid = cluster.grid(steps=STEPS, name=way.__name__)
             experiments[way] = cluster.submit(grid, dataset, profile=cluster.profile(**settings))
             run, job = only_run(experiments[way]), job_of(experiments[way])
-            hands.submit(way, run, job, chance.randrange(5, STEPS // 2))
+            hands.submit(way, run, job, chance.randrange(5, STEPS // 4))
     for way, experiment in experiments.items():
         cluster.wait(experiment, "done")
         run = only_run(experiment)
