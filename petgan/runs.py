@@ -506,6 +506,10 @@ class ExperimentFolder:
         """The batch scripts of a submission to Slurm, and what Slurm wrote of its jobs."""
         return self.submissions / name
 
+    def stage_file(self, name: str, action: str) -> Path:
+        """What became of a study's single job between the arrays; its script and its log are beside it."""
+        return self.batch_folder(name) / f"{action}.json"
+
     def code_folder(self, digest: str) -> Path:
         """The folder that holds the package ``petgan`` with this digest."""
         return self.code / digest

@@ -22,7 +22,7 @@ from petgan.config import DatasetRef, Point, validated
 from petgan.errors import EXIT_INTERRUPTED, PetganError
 from petgan.grid import GridPoint
 from petgan.profile import Profile
-from petgan.runs import ExperimentFolder, read_json
+from petgan.runs import ExperimentFolder, read_json, write_json
 from petgan.snapshot import PACKAGE
 from petgan.task import Place
 
@@ -168,11 +168,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     arguments: dict[str, Any] = json.loads(text)
     profile: Profile = validated(Profile, arguments.pop("profile"))
+    experiment = ExperimentFolder(Path(path))
+    record = experiment.stage_file(arguments.pop("submission"), action)
+    write_json(record, {"state": "running", "error": None})
     try:
-        return ACTIONS[action](ExperimentFolder(Path(path)), profile, **arguments)
-    except PetganError as error:
-        print(f"petgan: {error}", file=sys.stderr)
-        return error.exit_code
+        code, error = ACTIONS[action](experiment, profile, **arguments), None
+    except PetganError as problem:
+        print(f"petgan: {problem}", file=sys.stderr)
+        code, error = problem.exit_code, str(problem)
+    state = {0: "done", EXIT_INTERRUPTED: "interrupted"}.get(code, "failed")
+    if state == "failed":
+        error = error or f"exit code {code}"
+    write_json(record, {"state": state, "error": error})
+    return code
 
 
 if __name__ == "__main__":

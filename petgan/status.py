@@ -30,6 +30,7 @@ from petgan.runs import (
     Status,
     Submission,
     process_exists,
+    read_json,
 )
 
 logger = logging.getLogger(__name__)
@@ -129,6 +130,29 @@ class RunStatus:
 
 
 @dataclass(frozen=True)
+class StageStatus:
+    """A single job of a study, between its arrays: the newest of its kind.
+
+    Parameters
+    ----------
+    action : str
+        ``choose``, ``evaluate``, ``report`` or ``synthesize``.
+    state : str
+        ``queued``, ``running``, ``done``, ``failed``, ``interrupted``, or ``lost`` if its job has gone
+        without a word.
+    reason : str or None
+        Why it waits, or why it failed, in words.
+    log : str
+        The file with all that it has said.
+    """
+
+    action: str
+    state: str
+    reason: str | None
+    log: str
+
+
+@dataclass(frozen=True)
 class ExperimentStatus:
     """All runs of an experiment, in the grid's order.
 
@@ -142,6 +166,8 @@ class ExperimentStatus:
         Until the last run that is queued or running ends, as far as speeds are known.
     warning : str or None
         Why Slurm could not be asked: the states are then those of the folders alone.
+    stages : list of StageStatus
+        A study's jobs between the arrays.
     """
 
     name: str
@@ -149,11 +175,13 @@ class ExperimentStatus:
     counts: dict[str, int]
     seconds_left: float | None
     warning: str | None
+    stages: list[StageStatus] = field(default_factory=list)
 
     @property
     def finished(self) -> bool:
         """Whether nothing is under way any more."""
-        return not any(state in self.counts for state in UNFINISHED)
+        states = {*self.counts, *(stage.state for stage in self.stages)}
+        return not any(state in states for state in UNFINISHED)
 
 
 def experiment_status(experiment: ExperimentFolder) -> ExperimentStatus:
@@ -165,7 +193,7 @@ def experiment_status(experiment: ExperimentFolder) -> ExperimentStatus:
         If the folder is no experiment.
     """
     record = experiment.record()
-    known, warning = look(experiment, [entry["run_id"] for entry in record["points"]])
+    known, queue, warning = _look(experiment, [entry["run_id"] for entry in record["points"]])
     axes = differing_keys(entry["point"] for entry in record["points"])
     runs = [
         _run_status(experiment, entry, known[entry["run_id"]], axes[entry["point"]["preset"]])
@@ -179,6 +207,7 @@ def experiment_status(experiment: ExperimentFolder) -> ExperimentStatus:
         counts=dict(Counter(run.state for run in runs)),
         seconds_left=_seconds_left(runs, at_once),
         warning=warning,
+        stages=_stages(experiment, queue),
     )
 
 
@@ -199,17 +228,53 @@ def look(experiment: ExperimentFolder, run_ids: Sequence[str]) -> tuple[dict[str
     Slurm is asked before the folders are read: a job that has left its queue by then has written its last
     word. Without a submission to Slurm, none of its commands is called.
     """
+    known, _, warning = _look(experiment, run_ids)
+    return known, warning
+
+
+def _look(
+    experiment: ExperimentFolder, run_ids: Sequence[str]
+) -> tuple[dict[str, Known], dict[str, slurm.Task] | None, str | None]:
+    """As `look`, and Slurm's queue; None if it was not asked or gave no answer."""
     submissions = _submissions(experiment)
     jobs: dict[str, Job] = {}
-    warning = None
+    warning = queue = None
     if any(submission.cluster == "slurm" for submission in submissions.values()):
         try:
-            jobs = _jobs(experiment, submissions, _queue(experiment, submissions))
+            queue = _queue(experiment, submissions)
+            jobs = _jobs(experiment, submissions, queue)
         except PetganError as error:
             warning = f"Slurm could not be asked, so this is what the folders say: {error}"
     elsewhere = _queued_elsewhere(experiment, submissions, jobs, asked=warning is None)
     known = {run_id: _merged(experiment.run(run_id), jobs.get(run_id), elsewhere) for run_id in run_ids}
-    return _with_endings(known), warning
+    return _with_endings(known), queue, warning
+
+
+def _stages(experiment: ExperimentFolder, queue: Mapping[str, slurm.Task] | None) -> list[StageStatus]:
+    """A study's single jobs: the newest of each kind, in the order in which they were queued."""
+    tasks = {task.name: task for task in (queue or {}).values()}
+    newest: dict[str, Path] = {}
+    for script in sorted(experiment.submissions.glob("*/*.sh")):
+        if not script.stem.isdecimal():  # an array's, named by its first task
+            newest.pop(script.stem, None)
+            newest[script.stem] = script
+    stages = []
+    for action, script in newest.items():
+        name, state, reason = script.parent.name, "queued", None
+        task = tasks.get(job_name(experiment.path.name, f"{name}-{action}"))
+        try:
+            said = read_json(experiment.stage_file(name, action))
+        except PetganError:
+            said = None
+        if task is not None:
+            state, reason = ("queued", task.why) if task.waits else ("running", None)
+        elif said is not None and said["state"] != "running":
+            state, reason = said["state"], said["error"]
+        elif queue is not None:
+            state = "lost"
+            reason = "its job has gone without a word" if said else "its job was cancelled before it began"
+        stages.append(StageStatus(action, state, reason, str(script.with_suffix(".log"))))
+    return stages
 
 
 @dataclass(frozen=True)

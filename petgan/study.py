@@ -240,6 +240,7 @@ class _Stage:
         alone = {"nodes": 1, "tasks": 1, "gpus": min(1, self.resources.gpus)}
         image = submit.image_of(target)
         arguments |= {"profile": target.profile.model_dump(), "image": image and image.as_record()}
+        arguments["submission"] = name
         job = Job(
             name=job_name(self.experiment.path.name, f"{name}-{self.action}"),
             comment=f"{self.action} {self.experiment.path.name}",

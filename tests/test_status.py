@@ -118,7 +118,7 @@ def test_the_command_says_it_all(experiment, capsys):
     assert f"{experiment.run_folders()[2].path.name}: d_loss is not a number at step 7" in out
     assert cli.main(["status", str(experiment.path), "--json"]) == 0
     told = json.loads(capsys.readouterr().out)
-    assert set(told) == {"name", "runs", "counts", "seconds_left", "warning"}
+    assert set(told) == {"name", "runs", "counts", "seconds_left", "warning", "stages"}
     assert set(told["runs"][0]) == {
         "run_id", "preset", "start", "seed", "axes", "state", "step", "steps", "steps_per_second",
         "seconds_left", "last", "error", "reason", "job", "node", "score",
@@ -380,6 +380,41 @@ def test_the_page_groups_the_reasons(on_slurm, capsys):
 
 
 # --- cancel ---------------------------------------------------------------------------------------------
+
+
+def test_the_jobs_of_a_study_between_its_arrays(on_slurm, capsys):
+    """Of each kind the newest: one waits, one runs, one failed, one ended without a word, one is done."""
+    job = "petgan-e-{}-{}".format
+    queue = line(0, "PENDING", "Dependency", name=job("2", "evaluate"), job="8")
+    queue += line(0, "RUNNING", nodes="vm1", name=job("2", "choose"), job="9")
+    experiment = on_slurm(queue)
+    for name, action, said in (
+        ("1", "choose", ("failed", "an old story")),
+        ("1", "train-more", ("running", None)),
+        ("2", "choose", ("interrupted", None)),
+        ("2", "evaluate", None),
+        ("2", "report", ("failed", "there are no scores")),
+        ("2", "synthesize", ("done", None)),
+    ):
+        folder = experiment.batch_folder(name)
+        folder.mkdir(exist_ok=True)
+        (folder / f"{action}.sh").touch()
+        (folder / "0.sh").touch()  # an array's
+        if said:
+            write_json(experiment.stage_file(name, action), dict(zip(("state", "error"), said, strict=True)))
+    found = {s.action: (s.state, s.reason) for s in experiment_status(experiment).stages}
+    assert found == {
+        "choose": ("running", None),
+        "train-more": ("lost", "its job has gone without a word"),
+        "evaluate": ("queued", slurm.REASONS["Dependency"]),
+        "report": ("failed", "there are no scores"),
+        "synthesize": ("done", None),
+    }
+    assert cli.main(["status", str(experiment.path)]) == 0
+    said = capsys.readouterr().out
+    assert f"evaluate: queued: {slurm.REASONS['Dependency']}\n" in said
+    log = experiment.batch_folder("2") / "report.log"
+    assert f"report: failed: there are no scores (see {log})" in said.replace("\n", " ").replace("  ", " ")
 
 
 def test_cancel_marks_the_runs_and_has_slurm_cancel_the_array(on_slurm, commands):

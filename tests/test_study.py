@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -9,10 +10,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from petgan import cli
+from petgan import cli, stages
 from petgan.config import DatasetRef
 from petgan.errors import ConfigError
 from petgan.profile import Profile, load_profile
+from petgan.runs import ExperimentFolder, read_json
 from petgan.study import is_study, load_study
 
 ROOT = Path(__file__).parents[1]
@@ -99,3 +101,22 @@ def test_the_profiles_that_come_with_petgan_are_profiles(name, tmp_path):
     assert load_profile(file).image == str(image.resolve())
     if name == "example":
         assert set(content) == set(Profile.model_fields), "the example shows every key"
+
+
+def test_a_job_between_the_arrays_leaves_a_word_of_its_end(tmp_path, monkeypatch, capsys):
+    def fails(experiment, profile, image):
+        raise ConfigError("there are no scores")
+
+    experiment = ExperimentFolder(tmp_path)
+    experiment.batch_folder("1").mkdir(parents=True)
+    told = json.dumps({"profile": {}, "image": None, "submission": "1"})
+    ends = {"done": lambda *_, **__: 0, "failed": fails, "interrupted": lambda *_, **__: 75}
+    for state, action in ends.items():
+        monkeypatch.setitem(
+            stages.ACTIONS, "evaluate", lambda *given, action=action, image: action(*given, image)
+        )
+        code = stages.main(["evaluate", str(tmp_path), told])
+        said = read_json(experiment.stage_file("1", "evaluate"))
+        assert (said["state"], code) == (state, {"done": 0, "failed": 2, "interrupted": 75}[state])
+        assert (said["error"] or "") == ("there are no scores" if state == "failed" else "")
+    assert "petgan: there are no scores" in capsys.readouterr().err

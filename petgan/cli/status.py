@@ -22,7 +22,7 @@ from petgan.cli.output import print_json, table
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from petgan.status import Efficiency, ExperimentStatus, RunStatus
+    from petgan.status import Efficiency, ExperimentStatus, RunStatus, StageStatus
 
 WATCH_SECONDS = 2.0
 WATCH_SLURM_SECONDS = 10.0  # everybody on the cluster asks the same scheduler
@@ -94,7 +94,13 @@ def _page(status: ExperimentStatus) -> RenderableType:
         total += f"; shown: {len(shown)} under way or in trouble (--json gives all)"
     errors = [f"{run.run_id}: {run.error}" for run in shown if run.state == "failed"]
     warnings = [status.warning] if status.warning else []
-    return Group(table(columns, rows), *map(Text, [total, *_reasons(status), *errors, *warnings]))
+    lines = [total, *_reasons(status), *errors, *map(_stage, status.stages), *warnings]
+    return Group(table(columns, rows), *map(Text, lines))
+
+
+def _stage(stage: StageStatus) -> str:
+    line = f"{stage.action}: {stage.state}" + (f": {stage.reason}" if stage.reason else "")
+    return line if stage.state in ("queued", "done") else f"{line} (see {stage.log})"
 
 
 def _reasons(status: ExperimentStatus) -> Iterator[str]:

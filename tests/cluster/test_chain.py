@@ -48,6 +48,12 @@ def test_a_study_finishes_with_nobody_logged_in(cluster, make_dataset):
         describe=lambda: logs(transfer),
     )
 
+    jobs = {"mammogram": "evaluate", "pet": "evaluate", "transfer": "choose evaluate report synthesize"}
+    for name, actions in jobs.items():
+        folder = cluster.folder / "stüdy" / name
+        told = json.loads(cluster.petgan("status", folder, "--json"))["stages"]
+        assert [(job["action"], job["state"]) for job in told] == [(a, "done") for a in actions.split()]
+
     # The choice is the one that the scores of the mammogram grid make.
     scores = read_scores(mammogram)
     best = mammogram.run(best_by_preset(scores, headline(scores))["gan"].best_run)
