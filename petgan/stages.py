@@ -94,6 +94,7 @@ def synthesize(
         )
         for file in Path(folder).iterdir() if code == 0 else ():
             file.replace(target.parent / file.name)
+            print(f"moved to {target.parent / file.name}")
     return code
 
 

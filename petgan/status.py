@@ -299,7 +299,9 @@ def efficiency(experiment: ExperimentFolder) -> list[Efficiency]:
         If the experiment was never on Slurm, or Slurm keeps no accounts.
     """
     run_ids = [entry["run_id"] for entry in experiment.record()["points"]]
-    known, _ = look(experiment, run_ids)
+    known, warning = look(experiment, run_ids)
+    if warning:
+        raise PetganError(warning, hint="give this command where Slurm's are")
     jobs = {found.job.job: found.job for found in known.values() if found.job and not found.job.task}
     if not any(found.job for found in known.values()):
         raise UserError(
@@ -312,9 +314,7 @@ def efficiency(experiment: ExperimentFolder) -> list[Efficiency]:
         )
     usage = _usage(job_id for job_id in jobs if job_id)
     return [
-        Efficiency(**vars(usage[job_id]), runs=job.runs)
-        for job_id, job in jobs.items()
-        if job_id in usage and usage[job_id].elapsed_seconds
+        Efficiency(**vars(usage[job_id]), runs=job.runs) for job_id, job in jobs.items() if job_id in usage
     ]
 
 

@@ -310,6 +310,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         threading.Thread(target=_stop_with_stdin, daemon=True).start()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("matplotlib").setLevel(logging.WARNING)  # it comes with Keras, and tells of its fonts
     try:
         TASKS[task](**_arguments(arguments))
     except PetganError as error:

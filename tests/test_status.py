@@ -495,6 +495,23 @@ def test_efficiency_without_accounting_or_without_slurm(on_slurm, experiment, ca
     assert "this cluster keeps no accounts" in capsys.readouterr().err
 
 
+def test_efficiency_where_slurm_gives_no_answer(on_slurm, commands, capsys):
+    experiment = on_slurm(states=["done"])
+    put(commands, "squeue", error="no such host", code=1)
+    assert cli.main(["status", str(experiment.path), "--efficiency"]) == 1
+    assert "Slurm could not be asked" in capsys.readouterr().err
+
+
+def test_efficiency_of_a_job_that_ended_at_once(on_slurm, commands, capsys):
+    """It had no time to use anything, and it is there."""
+    experiment = on_slurm(states=["failed"])
+    put(commands, "scontrol", "AccountingStorageType = accounting_storage/slurmdbd\n")
+    slurm.config.cache_clear()
+    put(commands, "sacct", "7_0|FAILED|vm1|1|0|00:00.000|8|cpu=8,mem=32G,node=1||\n")
+    assert cli.main(["status", str(experiment.path), "--efficiency"]) == 0
+    assert "FAILED" in capsys.readouterr().out
+
+
 # --- logs -----------------------------------------------------------------------------------------------
 
 

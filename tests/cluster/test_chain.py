@@ -63,6 +63,7 @@ def test_a_study_finishes_with_nobody_logged_in(cluster, make_dataset):
     for entry in record["points"]:
         run = transfer.run(entry["run_id"])
         assert run.status().state == "done", logs(transfer)
+        assert "fontManager" not in run.log_file.read_text()
         assert run.evaluation() is not None
         lineage = json.loads(run.lineage_file.read_text())
         expected = best.chosen_checkpoint() if entry["start"] == "transfer" else None
