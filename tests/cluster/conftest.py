@@ -36,7 +36,7 @@ told = {k: v for k, v in {**told, **extra}.items() if k not in left_out}
 argv, outside = container.exec_command(
     image, command, environment={"PYTHONPATH": os.environ["PYTHONPATH"], "PYTHONUNBUFFERED": "1", **told},
     read_only=[Path(p) for p in os.environ["PYTHONPATH"].split(":")], writable=[Path(work)],
-    scratch=Path(tempfile.mkdtemp()), gpus=False,
+    scratch=Path(tempfile.mkdtemp(dir=work)), gpus=False,
 )
 os.execvpe(argv[0], argv, outside)
 """
