@@ -6,7 +6,8 @@ the end: rounding, which training amplifies, is then too small to matter.
 
 Now and then the input of a ReLU lies within rounding of its kink, and one rank and several go different ways
 there: in float32, about once in a hundred turns of a DCGAN. Such a turn is told from a wrong gradient by
-the gradient of one rank itself: it then jumps as far when the weights are moved by their rounding.
+the gradient of one rank itself: it then jumps as far when the weights are moved by some of their roundings,
+since an activation is a sum of many rounded terms.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ dcgan.DISCRIMINATOR_FILTERS = (8, 16, 32, 64)
 wgan.CRITIC_LAYERS, wgan.LAST_FILTERS = ((8, 2), (16, 2), (32, 2), (64, 1)), 16
 
 CLOSE = 1e-5
-KINK_TRIALS = 16
+KINK_TRIALS = 24
+ROUNDINGS = 16
 PRESETS = ("gan", "dcgan", "wgan", "wgan-gp")
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
 
@@ -116,12 +118,12 @@ class Single:
         return self._recorder.gradients()
 
     def jump(self, weights, step, turn):
-        """How far the gradient of a turn jumps when the weights are moved by their rounding."""
+        """How far the gradient of a turn jumps when the weights are moved by up to ROUNDINGS of theirs."""
         still, random = self.gradients(weights, step)[turn], np.random.default_rng(0)
         jumps = []
         for _ in range(KINK_TRIALS):
             moved = [
-                np.nextafter(w, random.choice([-np.inf, np.inf], w.shape).astype(w.dtype))
+                w + random.uniform(-ROUNDINGS, ROUNDINGS, w.shape).astype(w.dtype) * np.spacing(w)
                 if w.dtype.kind == "f"
                 else w
                 for w in weights
