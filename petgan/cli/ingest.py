@@ -4,10 +4,17 @@ by patient and without identity. Beside it a record says what was done: data/pet
 Patients and files become keyed hashes. The key is made once and stays yours: keep it, and keep it secret.
 The same files and key give the same dataset, byte for byte.
 
+units, of PET by DICOM:
+  suvbw                SUV by body weight (g/ml); what it needs and cannot find is said by name
+  bqml                 activity concentration (Bq/ml)
+  stored               as the files have it after their own rescaling
+  auto                 suvbw; stored for pictures and mammograms
+
 windows:
   full                 the range of the stored type, such as 0 to 255
   percentile:LOW,HIGH  of each PET series, or of each picture
-  UNITS:LOW,HIGH       fixed, in the images' units: bqml:0,50000, stored:0,4095
+  UNITS:LOW,HIGH       fixed, in the images' units: suv:0,10, bqml:0,50000, stored:0,4095
+  none                 values in their units; only with --dtype float32
   auto                 PET: percentile:0.5,99.5; 8-bit pictures: full; others: percentile:0,100
 
 patients:
@@ -22,7 +29,7 @@ go in all the same, and the exit code is 2.
 
 Example:
   petgan ingest scans --output data/pet.h5 --dry-run
-  petgan ingest scans --output data/pet.h5 --size 64 --window bqml:0,50000 --split 0.8,0.1,0.1
+  petgan ingest scans --output data/pet.h5 --size 64 --window suv:0,10 --split 0.8,0.1,0.1
 """
 
 from __future__ import annotations
@@ -49,6 +56,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="along a side (default: 224)")
     parser.add_argument(
         "--modality", choices=("auto", "pet", "mammogram"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--units", choices=("auto", "suvbw", "bqml", "stored"), default="auto", help="default: auto"
+    )
+    parser.add_argument(
+        "--dtype",
+        choices=("uint8", "uint16", "float32"),
+        default="uint8",
+        help="of the dataset's pixels; petgan trains on uint8 (default: uint8)",
     )
     parser.add_argument("--window", default="auto", help="what becomes black and white (default: auto)")
     parser.add_argument(
@@ -126,7 +142,9 @@ def _options(args: argparse.Namespace) -> Options:
         split = ()
     if len(split) != 3:
         raise ConfigError("--split takes three shares", value=args.split, allowed="such as 0.7,0.15,0.15")
-    values = {name: getattr(args, name) for name in ("size", "modality", "window", "patients")}
+    values = {
+        name: getattr(args, name) for name in ("size", "modality", "units", "dtype", "window", "patients")
+    }
     options: Options = validated(Options, {**values, "split": split})
     return options
 

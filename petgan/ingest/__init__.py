@@ -142,7 +142,7 @@ def _tasks(
 ) -> list[Task]:
     """What is left to be made, in the order of the dataset."""
     limits = {}
-    if plan.options.modality == "pet" and not plan.window.is_fixed:
+    if plan.options.modality == "pet" and not plan.window.is_fixed and plan.options.dtype != "float32":
         with progress("windows", "series") as show:
             limits = series_limits(
                 plan.frames,
@@ -160,7 +160,9 @@ def _tasks(
                 split=splits[frame.patient],
                 view=frame.header.view or VIEWS[plan.options.modality],
             )
-            tasks.append(Task(row, frame, plan.window, limits.get(frame.series), plan.options.size))
+            tasks.append(
+                Task(row, frame, plan.window, limits.get(frame.series), plan.options.size, plan.options.dtype)
+            )
     return sorted(tasks, key=lambda task: (task.row.patient, task.row.source))
 
 
@@ -196,7 +198,12 @@ def _write(
     }
     with closing(items()) as images:
         digest = write_dataset(
-            output, images, image_size=plan.options.size, configuration=plan.configuration, **meaning
+            output,
+            images,
+            image_size=plan.options.size,
+            dtype=plan.options.dtype,
+            configuration=plan.configuration,
+            **meaning,
         )
     record = make_record(
         configuration=plan.configuration,
@@ -205,6 +212,7 @@ def _write(
         splits=splits,
         refused=refusals,
         skipped=plan.skipped,
+        suv=plan.suv,
         key=key,
     )
     write_json(record_file(output), record)

@@ -18,6 +18,8 @@ from pydicom.errors import InvalidDicomError
 from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
 from pydicom.uid import UID
 
+from petgan.errors import InputError
+from petgan.ingest import suv
 from petgan.ingest.frame import Header, Refused, Skipped
 from petgan.ingest.raster import check_size
 
@@ -30,6 +32,11 @@ TAGS = [
     "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
     "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
+_KEYWORDS = dict.fromkeys([*TAGS, *suv.KEYWORDS])
+_HEADER_TAGS = [
+    *(number for name in _KEYWORDS if (number := tag_for_keyword(name)) is not None),
+    *suv.PRIVATE_TAGS,
+]
 # Words of ImageType in projections of a whole volume.
 PROJECTIONS = ("PROJ", "MIP", "MAX_IP", "MAX PIXEL", "SUM")
 
@@ -77,9 +84,73 @@ def read(path: Path, index: int) -> np.ndarray:
     return values.astype(np.float32)
 
 
+def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
+    """The factor that turns rescaled values (stored * RescaleSlope + RescaleIntercept) into SUVbw, in g/ml.
+
+    SUVbw is activity concentration (Bq/ml) * body weight (g) / dose (Bq) at the moment to which the voxels
+    are decay corrected (DICOM PS3.3 C.8.9; QIBA's vendor-neutral SUV). By Units (0054,1001):
+
+    BQML
+        PatientWeight (0010,1030) * 1000 over RadionuclideTotalDose (0018,1074), the dose taken by
+        DecayCorrection (0054,1102):
+
+        START
+            decayed from the injection to the series' start: 2^(-t / RadionuclideHalfLife (0018,1075)). The
+            injection is RadiopharmaceuticalStartDateTime (0018,1078), or the last
+            RadiopharmaceuticalStartTime (0018,1072) before the start. The start is SeriesDate and SeriesTime,
+            unless they lie after the earliest acquisition: then GE's (0009,100D), or Siemens' (0071,1022),
+            or the earliest AcquisitionTime less FrameReferenceTime (0054,1300) plus the time to the frame's
+            mean activity, by ActualFrameDuration (0018,1242); where these are absent or 0, the
+            earliest AcquisitionTime. DecayCorrectionDateTime (0018,9701) of enhanced PET goes before all
+            of them.
+        ADMIN
+            as given.
+        NONE
+            decayed to the moment of the slice: FrameReferenceTime after the start or, without it,
+            AcquisitionTime plus the time to the frame's mean activity.
+    CNTS
+        Philips' SUV factor (7053,1000); without it, or if it is 0, Philips' activity factor (7053,1009)
+        times the factor of BQML.
+    GML
+        1 for SUVType (0054,1006) BW, or none; weight over lean body mass, ideal weight or surface for
+        LBM, LBMJAMES128, LBMJANMA, IBW, BSA, from PatientWeight, PatientSize (0010,1020) and PatientSex.
+
+    Parameters
+    ----------
+    series : Dataset, or sequence of Dataset
+        One slice, or all slices of one series (in any order): only they show the earliest acquisition. One
+        multi-frame dataset counts as its first frame.
+
+    Returns
+    -------
+    float
+
+    Raises
+    ------
+    InputError
+        If an attribute is missing or contradicts another; it names keyword and tag. Also for slices whose
+        voxels are not decay corrected (NONE) and differ in time: give those one by one.
+    """
+    slices = [series] if isinstance(series, Dataset) else list(series)
+    hint = "--units stored takes the values as they are, without SUV"
+    if not slices:
+        raise InputError("there is no SUV of a series without slices")
+    try:
+        if len({str(one.get("SeriesInstanceUID")) for one in slices}) > 1:
+            raise Refused("is several, by SeriesInstanceUID (0020,000E)")
+        factors = {found.factor for found in suv.series_suv([suv.attributes_of(one) for one in slices])}
+        if len(factors) > 1:
+            raise Refused(
+                "is not decay corrected, and its slices differ in time: each has a factor of its own"
+            )
+    except Refused as refused:
+        raise InputError(f"no SUV: the series {refused.reason}", hint=hint) from None
+    return factors.pop()
+
+
 def _header(path: Path) -> Dataset:
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=TAGS)
+        return dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
     except InvalidDicomError:
         raise Refused("is not a DICOM file, or lacks the DICM prefix") from None
 
@@ -139,6 +210,10 @@ def _frame_header(data: Dataset, modality: str, index: int) -> Header:
         span = None if "ModalityLUTSequence" in data else _rescaled_span(data, index)
         return Header(**common, span=span, series=instance)
     common["units"] = str(data.get("Units") or "unknown").lower()
+    try:
+        common["suv"] = suv.attributes_of(data, index)
+    except Refused as refused:
+        common["suv"] = refused.reason
     if any(word in part for part in data.get("ImageType") or () for word in PROJECTIONS):
         return Header(**common, series=instance, view="projection")
     return Header(**common, series=series or instance, position=_position(data, index))

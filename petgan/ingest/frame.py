@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from petgan.ingest.suv import Attributes
 
 
 class Refused(Exception):
@@ -47,6 +51,8 @@ class Header:
         A unique name of the image.
     position : float, optional
         Along the normal of the slice, in mm.
+    suv : petgan.ingest.suv.Attributes or str, optional
+        Of PET by DICOM: what turns its values into SUV, or why that cannot be read.
     """
 
     span: tuple[float, float] | None = None
@@ -58,6 +64,7 @@ class Header:
     series: str | None = None
     instance: str | None = None
     position: float | None = None
+    suv: Attributes | str | None = None
 
 
 @dataclass(frozen=True)
@@ -78,6 +85,8 @@ class Frame:
         Identity, in clear.
     rank : int
         Of the slice in its series, by position.
+    scale : float
+        What the values are multiplied by to be in the dataset's units.
     """
 
     path: Path
@@ -87,6 +96,7 @@ class Frame:
     header: Header = field(default_factory=Header)
     patient: str = ""
     rank: int = 0
+    scale: float = 1.0
 
     @property
     def series(self) -> str:

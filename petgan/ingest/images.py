@@ -11,7 +11,7 @@ import numpy as np
 from petgan.ingest.formats import FORMATS
 from petgan.ingest.frame import Frame, Refused
 from petgan.ingest.parallel import OrderedMap
-from petgan.ingest.resize import square
+from petgan.ingest.resize import square, to_integers
 from petgan.ingest.scan import refusal
 from petgan.ingest.window import Limits, Window, apply
 from petgan.store import Row
@@ -26,17 +26,27 @@ class Task:
     window: Window
     limits: Limits | None
     size: int
+    dtype: str
 
 
 def make_image(task: Task) -> np.ndarray | Refused:
-    """The image (size, size) uint8, or why there is none."""
+    """The image (size, size) in the dataset's dtype, or why there is none."""
     frame = task.frame
     try:
-        values = FORMATS[frame.format].read(frame.path, frame.index)
+        values = read(frame)
+        if task.dtype == "float32":
+            return square(values, task.size)
         limits = task.limits or task.window.limits([values], values.size, frame.header.span)
-        return square(apply(values, limits), task.size)
+        top = np.iinfo(task.dtype).max
+        return to_integers(square(apply(values, limits, top), task.size), task.dtype)
     except Exception as error:
         return refusal(error)
+
+
+def read(frame: Frame) -> np.ndarray:
+    """An image's values in the dataset's units: (h, w) float32."""
+    values = FORMATS[frame.format].read(frame.path, frame.index)
+    return values if frame.scale == 1 else (values * np.float64(frame.scale)).astype(np.float32)
 
 
 def series_limits(
@@ -72,7 +82,7 @@ def _find_limits(task: tuple[list[Frame], Window]) -> tuple[Limits | None, list[
     def images() -> Iterator[np.ndarray]:
         for frame in slices:
             try:
-                yield FORMATS[frame.format].read(frame.path, frame.index)
+                yield read(frame)
             except Exception as error:
                 bad.append((frame, refusal(error).reason))
 

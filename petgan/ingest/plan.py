@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import field_validator
+from pydantic import field_validator, model_validator
 
 from petgan.config import Frozen, Positive, image_base
 from petgan.errors import ConfigError, InputError
@@ -18,6 +18,7 @@ from petgan.ingest.frame import Frame
 from petgan.ingest.parallel import OrderedMap
 from petgan.ingest.patients import PATIENT_ID, RULES, check_rule
 from petgan.ingest.scan import find_images
+from petgan.ingest.units import in_units
 from petgan.ingest.window import Window, parse_window
 
 #: Shows ``done / total`` of what, in which unit: `petgan.cli.output.progress_bar` is one.
@@ -34,6 +35,8 @@ class Options(Frozen):
 
     size: Positive = 224  # pixels; 7 or 8 times a power of two
     modality: Literal["auto", "pet", "mammogram"] = "auto"
+    units: Literal["auto", "suvbw", "bqml", "stored"] = "auto"  # see petgan.ingest.units
+    dtype: Literal["uint8", "uint16", "float32"] = "uint8"
     window: str = "auto"  # see petgan.ingest.window
     patients: str = "auto"  # see petgan.ingest.patients
     split: tuple[float, float, float] = (0.7, 0.15, 0.15)
@@ -48,6 +51,23 @@ class Options(Frozen):
     @classmethod
     def _window(cls, value: str) -> str:
         return value if value == "auto" else str(parse_window(value))
+
+    @model_validator(mode="after")
+    def _window_of_dtype(self) -> Options:
+        if self.window not in ("auto", "none") and self.dtype == "float32":
+            raise ConfigError(
+                "float32 keeps the units, and takes no window",
+                value=self.window,
+                allowed=("auto", "none"),
+                hint="a window scales to uint8 or uint16",
+            )
+        if self.window == "none" and self.dtype != "float32":
+            raise ConfigError(
+                "without a window the values keep their units, and these need floating point",
+                value=self.dtype,
+                allowed="float32",
+            )
+        return self
 
     @field_validator("patients")
     @classmethod
@@ -76,6 +96,7 @@ class Plan:
     frames: list[Frame]
     refused: dict[str, str]
     skipped: Counter[str]
+    suv: Counter[str] = field(default_factory=Counter)  # ways that led to SUV, by their images
 
     @property
     def window(self) -> Window:
@@ -106,12 +127,15 @@ def plan_with(
     if wanted == "auto":
         modalities = (frame.header.modality or "mammogram" for frame in frames)
         wanted = _only_one("modality", modalities, hint="choose with --modality")
-    units = _only_one("unit", (frame.header.units for frame in frames), hint="ingest them one by one")
-    window = _settled(options.window, frames, wanted)
-    if window.is_fixed and frames and window.kind != units:
-        raise ConfigError(f"the images are in {units}, and the window is not", value=str(window))
-    update = {"modality": wanted, "window": str(window), "patients": found.patients}
-    return Plan(options.model_copy(update=update), units, frames, found.refused, found.skipped)
+    frames, suv = in_units(frames, options.units, found.refused)
+    units = _only_one("unit", (frame.header.units for frame in frames), hint="choose with --units")
+    window = _settled(options, frames, wanted)
+    if window.is_fixed and frames and window.units != units:
+        raise ConfigError(
+            f"the images are in {units}, and the window is not", value=str(window), hint="see --units"
+        )
+    update = {"modality": wanted, "window": str(window), "patients": found.patients, "units": units}
+    return Plan(options.model_copy(update=update), units, frames, found.refused, found.skipped, suv)
 
 
 def _of_modality(frames: list[Frame], wanted: str) -> list[Frame]:
@@ -130,10 +154,12 @@ def _only_one(what: str, values: Iterable[str], hint: str) -> Any:
     return next(iter(counts), "auto")
 
 
-def _settled(window: str, frames: Sequence[Frame], modality: str) -> Window:
+def _settled(options: Options, frames: Sequence[Frame], modality: str) -> Window:
     """What ``auto`` is: of a mammogram nothing is cut off, since its brightest specks may matter most."""
-    if window != "auto":
-        return parse_window(window)
+    if options.window != "auto":
+        return parse_window(options.window)
+    if options.dtype == "float32":
+        return Window("none")
     if all(frame.header.span == (0, 255) for frame in frames):
         return Window("full")
     return Window("percentile", 0.5, 99.5) if modality == "pet" else Window("percentile", 0, 100)

@@ -27,6 +27,7 @@ def make_record(
     splits: Mapping[str, str],
     refused: Mapping[str, str],
     skipped: Mapping[str, int],
+    suv: Mapping[str, int],
     key: Key,
 ) -> dict[str, Any]:
     """The record as a JSON object. File names stand in it as keyed hashes only."""
@@ -40,6 +41,7 @@ def make_record(
         "by_format": _counts(frame.format for frame in taken),
         "by_split": _counts(splits[frame.patient] for frame in taken),
         "patients_by_split": _counts(splits[patient] for patient in {frame.patient for frame in taken}),
+        "suv": dict(sorted(suv.items())),  # images by the way that led to their SUV
         "skipped": dict(sorted(skipped.items())),
         "refused": {
             "files": len(refused),

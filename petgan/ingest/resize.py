@@ -12,14 +12,15 @@ def square(grey: np.ndarray, size: int) -> np.ndarray:
     Parameters
     ----------
     grey : ndarray (h, w) float32
-        0 to 255.
+        In any units in which black is 0.
     size : int
         Pixels.
 
     Returns
     -------
-    ndarray (size, size) uint8
-        Lanczos over the source's pixels, so that shrinking does not alias; its overshoots are clipped.
+    ndarray (size, size) float32
+        Lanczos over the source's pixels, so that shrinking does not alias; its overshoots beyond the
+        smallest and the largest value are clipped.
     """
     height, width = grey.shape
     side = max(height, width)
@@ -28,4 +29,9 @@ def square(grey: np.ndarray, size: int) -> np.ndarray:
     padded[top : top + height, left : left + width] = grey
     if side != size:
         padded = np.asarray(Image.fromarray(padded).resize((size, size), Image.Resampling.LANCZOS))
-    return np.clip(np.rint(padded), 0, 255).astype(np.uint8)
+    return np.clip(padded, min(0.0, float(grey.min())), float(grey.max()))
+
+
+def to_integers(grey: np.ndarray, dtype: str) -> np.ndarray:
+    """Round grey levels to whole ones of this type."""
+    return np.clip(np.rint(grey), 0, np.iinfo(dtype).max).astype(dtype)

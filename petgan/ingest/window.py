@@ -4,7 +4,9 @@
 ``full``                the range that the stored type can hold (8 bits: 0 to 255); the smallest to the
                         largest value where the type says nothing, as for PET and floats
 ``percentile:LOW,HIGH`` these percentiles of the series (PET) or of the picture
-``UNITS:LOW,HIGH``      fixed values in the units of the images, e.g. ``bqml:0,50000``, ``stored:0,4095``
+``UNITS:LOW,HIGH``      fixed values in the units of the images, e.g. ``suv:0,10``, ``bqml:0,50000``,
+                        ``stored:0,4095``
+``none``                no window: the values stay as they are, in their units, float32
 ======================  ==================================================================================
 """
 
@@ -19,23 +21,29 @@ import numpy as np
 from petgan.errors import ConfigError
 
 SAMPLE = 2**22  # values that percentiles are taken from; of a larger series every k-th counts
-GRAMMAR = "auto, full, percentile:LOW,HIGH or UNITS:LOW,HIGH, such as bqml:0,50000"
+GRAMMAR = "auto, none, full, percentile:LOW,HIGH or UNITS:LOW,HIGH, such as suv:0,10 or bqml:0,50000"
+UNSCALED = ("full", "none")
 
 
 @dataclass(frozen=True)
 class Window:
-    """``kind`` is ``full``, ``percentile``, or the units of `low` and `high`."""
+    """``kind`` is ``full``, ``none``, ``percentile``, or the units of `low` and `high`."""
 
     kind: str
     low: float = 0.0
     high: float = 100.0
 
     def __str__(self) -> str:
-        return self.kind if self.kind == "full" else f"{self.kind}:{self.low:g},{self.high:g}"
+        return self.kind if self.kind in UNSCALED else f"{self.kind}:{self.low:g},{self.high:g}"
 
     @property
     def is_fixed(self) -> bool:
-        return self.kind not in ("full", "percentile")
+        return self.kind not in (*UNSCALED, "percentile")
+
+    @property
+    def units(self) -> str:
+        """Those of `low` and `high`, as a dataset names them."""
+        return {"suv": "suvbw"}.get(self.kind, self.kind)
 
     def limits(self, images: Iterable[np.ndarray], pixels: int, span: tuple[float, float] | None) -> Limits:
         """Values that become black and white.
@@ -77,8 +85,8 @@ def parse_window(text: str) -> Window:
     ConfigError
         If it is none.
     """
-    if text == "full":
-        return Window("full")
+    if text in UNSCALED:
+        return Window(text)
     kind, colon, numbers = text.partition(":")
     try:
         low, high = map(float, numbers.split(","))
@@ -90,9 +98,9 @@ def parse_window(text: str) -> Window:
     return Window(kind.lower(), low, high)
 
 
-def apply(values: np.ndarray, limits: Limits) -> np.ndarray:
-    """Turn values into grey levels, 0 to 255 and not rounded: float32 of the same shape."""
+def apply(values: np.ndarray, limits: Limits, top: int = 255) -> np.ndarray:
+    """Turn values into grey levels, 0 to `top` and not rounded: float32 of the same shape."""
     low, high = limits
     if high <= low:
         return np.zeros_like(values, np.float32)
-    return np.clip((values - np.float32(low)) * np.float32(255 / (high - low)), 0, 255).astype(np.float32)
+    return np.clip((values - np.float32(low)) * np.float32(top / (high - low)), 0, top).astype(np.float32)

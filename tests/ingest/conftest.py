@@ -37,6 +37,7 @@ def dicom_dataset(stored, modality="PT", **attributes):
     data.PixelData = stored.astype("<u2").tobytes()
     if modality == "PT":
         data.Units, data.RescaleSlope, data.RescaleIntercept = "BQML", "1", "0"
+        describe_uptake(data)
         data.ImageOrientationPatient = ["1", "0", "0", "0", "1", "0"]
         data.ImagePositionPatient = ["0", "0", "0"]
     for name, value in attributes.items():
@@ -49,6 +50,18 @@ def dicom_dataset(stored, modality="PT", **attributes):
     data.file_meta.MediaStorageSOPInstanceUID = data.get("SOPInstanceUID") or generate_uid()
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return data
+
+
+def describe_uptake(data):
+    """What SUV needs: F-18, injected an hour before the scan."""
+    item = Dataset()
+    item.RadiopharmaceuticalStartDateTime, item.RadiopharmaceuticalStartTime = "20240229110000", "110000"
+    item.RadionuclideTotalDose, item.RadionuclideHalfLife = "370000000", "6586.2"
+    data.RadiopharmaceuticalInformationSequence = Sequence([item])
+    data.PatientWeight, data.PatientSize, data.PatientSex = "70", "1.70", "F"
+    data.DecayCorrection, data.CorrectedImage = "START", ["ATTN", "DECY"]
+    data.SeriesDate = data.AcquisitionDate = "20240229"
+    data.SeriesTime = data.AcquisitionTime = "120000"
 
 
 def enhanced_pet(stored, slopes, depths):

@@ -60,21 +60,22 @@ def test_slices_are_ordered_by_position_and_windowed_together(tmp_path, scan_of_
     with Dataset(tmp_path / "out.h5") as dataset:
         np.testing.assert_allclose(dataset.images()[..., 0], expected, atol=0.51)
         assert [source[-4:] for source in dataset.columns["source"]] == [f"{k:04x}" for k in range(5)]
-        assert (dataset.modality, dataset.units, dataset.window) == ("pet", "bqml", "percentile:0.5,99.5")
+        assert (dataset.modality, dataset.units, dataset.window) == ("pet", "suvbw", "percentile:0.5,99.5")
         assert set(dataset.columns["view"]) == {"slice"}
         assert len(set(dataset.columns["patient"])) == 1
         dataset.verify()
 
 
-def test_a_fixed_window_is_in_the_units_of_the_header(tmp_path, scan_of_pet):
+def test_a_fixed_window_is_in_the_units_of_the_dataset(tmp_path, scan_of_pet):
     scan_of_pet()
-    options = Options(size=16, window="bqml:0,2500")
+    options = Options(size=16, units="bqml", window="bqml:0,2500")
     ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)
     with Dataset(tmp_path / "out.h5") as dataset:
         expected = np.clip(pet_slice(4) * 5.0 * 255 / 2500, 0, 255)
         np.testing.assert_allclose(dataset.image(4)[..., 0], expected, atol=0.51)
     with pytest.raises(ConfigError, match="bqml"):
-        make_plan([tmp_path / "pet"], Options(window="suvbw:0,10"), workers=1)
+        make_plan([tmp_path / "pet"], Options(units="bqml", window="suv:0,10"), workers=1)
+    assert make_plan([tmp_path / "pet"], Options(window="suv:0,10"), workers=1).units == "suvbw"
 
 
 def test_the_file_is_the_same_for_any_order_of_files_and_number_of_workers(tmp_path, scan_of_pet):
@@ -228,16 +229,46 @@ def test_modalities_and_units_are_not_mixed(tmp_path, scan_of_pet, write_dicom, 
     assert len(plan.frames) == plan.skipped.total() * 5 == 5
     write_picture("pet/p.png", np.zeros((9, 9), np.uint8))  # a picture does not say what it is
     plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
-    assert (len(plan.frames), plan.skipped.total(), plan.units) == (5, 2, "bqml")
+    assert (len(plan.frames), plan.skipped.total(), plan.units) == (5, 2, "suvbw")
     plan = make_plan([tmp_path / "pet/p.png"], Options(modality="pet"), workers=1)
     assert (len(plan.frames), plan.units) == (1, "stored")
 
 
-def test_units_are_not_mixed(tmp_path, scan_of_pet):
+def test_a_series_that_cannot_be_in_the_units_is_refused_by_name(tmp_path, scan_of_pet):
     scan_of_pet("pet/a")
     scan_of_pet("pet/b", Units="CNTS", SeriesInstanceUID="1.2.3")
-    with pytest.raises(InputError, match="several: 5 bqml, 5 cnts"):
-        make_plan([tmp_path / "pet"], workers=1)
+    plan = make_plan([tmp_path / "pet"], workers=1)
+    assert (len(plan.frames), plan.units, plan.suv.total()) == (5, "suvbw", 5)
+    (reason,) = set(plan.refused.values())
+    assert "(7053,1000)" in reason
+    assert "--units stored" in reason
+    assert len(make_plan([tmp_path / "pet"], Options(units="stored"), workers=1).frames) == 10
+
+
+def test_values_keep_their_units_in_floating_point(tmp_path, scan_of_pet):
+    scan_of_pet()
+    options = Options(size=16, dtype="float32")
+    record = ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)
+    per_bqml = 70_000 / (370e6 * 2 ** (-3600 / 6586.2))
+    with Dataset(tmp_path / "out.h5") as dataset:
+        assert (dataset.units, dataset.window, dataset.dtype) == ("suvbw", "none", np.float32)
+        for k in range(5):
+            expected = pet_slice(k) * (k + 1.0) * per_bqml
+            np.testing.assert_allclose(dataset.image(k)[..., 0], expected, rtol=1e-6)
+    assert record["suv"] == {"BQML, START: the dose decayed to SeriesTime": 5}
+    with pytest.raises(ConfigError, match="float32 keeps the units"):
+        Options(dtype="float32", window="suv:0,10")
+    with pytest.raises(ConfigError, match="floating point"):
+        Options(window="none")
+
+
+def test_sixteen_bits_have_finer_steps(tmp_path, scan_of_pet):
+    scan_of_pet()
+    options = Options(size=16, units="bqml", window="bqml:0,2500", dtype="uint16")
+    ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)
+    with Dataset(tmp_path / "out.h5") as dataset:
+        expected = np.clip(pet_slice(4) * 5.0 * 65535 / 2500, 0, 65535)
+        np.testing.assert_allclose(dataset.image(4)[..., 0], expected, atol=0.51)
 
 
 @pytest.mark.parametrize(

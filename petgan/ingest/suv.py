@@ -1,0 +1,538 @@
+"""Standardised uptake values: what a PET series has to be multiplied by to be in SUVbw.
+
+SUVbw is activity concentration times body weight over the injected dose, decayed to the moment that the
+voxels are corrected to (DICOM PS3.3 C.8.9; QIBA's vendor-neutral SUV). Each branch stands in a function of
+its own; what is missing or contradicts itself is refused by keyword and tag, never guessed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+from pydicom import Dataset
+from pydicom.datadict import tag_for_keyword
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, DT, TM
+
+from petgan.ingest.frame import Refused
+
+#: Half-lives in seconds, to find a header that contradicts itself (Decay Data Evaluation Project).
+HALF_LIVES = {
+    "_18Fluorine": 6584.0,
+    "_68Gallium": 4062.6,
+    "_11Carbon": 1221.8,
+    "_13Nitrogen": 597.9,
+    "_15Oxygen": 122.3,
+}
+_CLOSE_TO_HALF_LIFE = 0.05
+_PHILIPS, _GE, _SIEMENS = "Philips PET Private Group", "GEMS_PETD_01", "SIEMENS MED PT"
+_LEAST_DOSE_BQ = 1e4  # below it somebody wrote MBq
+_MOST_HALF_LIVES = 30.0  # from injection to scan: then nothing is left to be seen
+_SAME_TIME_S = 60.0
+
+
+@dataclass(frozen=True)
+class Attributes:
+    """What SUV needs to know of a slice; kept in memory only, since it identifies a patient.
+
+    Every field is as the header has it, None where it is missing or empty. Times have dates and are in one
+    time zone.
+    """
+
+    units: str | None = None
+    suv_type: str | None = None
+    decay_correction: str | None = None
+    corrections: tuple[str, ...] = ()
+    weight_kg: float | None = None
+    height_m: float | None = None
+    sex: str | None = None
+    radiopharmaceuticals: int = 0
+    dose_bq: float | None = None
+    half_life_s: float | None = None
+    nuclide: str | None = None
+    injected: datetime | None = None
+    injected_time_only: timedelta | None = None  # of the day, where the header gives no date
+    series_start: datetime | None = None
+    acquired: datetime | None = None
+    corrected_to: datetime | None = None  # enhanced PET says so
+    vendor_start: datetime | None = None  # of GE or Siemens
+    frame_reference_ms: float | None = None
+    frame_duration_ms: float | None = None
+    philips_suv: float | None = None
+    philips_activity: float | None = None
+
+
+@dataclass(frozen=True)
+class Suv:
+    """A factor that turns rescaled values into SUVbw (g/ml), and the way that led to it, in words."""
+
+    factor: float
+    rule: str
+
+
+def attributes_of(data: Dataset, index: int = 0) -> Attributes:
+    """Read what SUV needs from a PET dataset; `index` is of a frame in an enhanced one.
+
+    Raises
+    ------
+    Refused
+        If a number, a date or a time cannot be read.
+    """
+    data = _flat(data, index)
+    items: Sequence[Dataset] = data.get("RadiopharmaceuticalInformationSequence") or []
+    item = items[0] if items else Dataset()
+    offset = _offset(data)
+    return Attributes(
+        units=_units(data),
+        suv_type=_word(data, "SUVType"),
+        decay_correction=_word(data, "DecayCorrection"),
+        corrections=tuple(str(word).strip().upper() for word in _values(data, "CorrectedImage")),
+        weight_kg=_number(data, "PatientWeight"),
+        height_m=_number(data, "PatientSize"),
+        sex=_word(data, "PatientSex"),
+        radiopharmaceuticals=len(items),
+        dose_bq=_number(item, "RadionuclideTotalDose"),
+        half_life_s=_number(item, "RadionuclideHalfLife"),
+        nuclide=_nuclide(item),
+        injected=_date_time(item, "RadiopharmaceuticalStartDateTime", offset),
+        injected_time_only=_time(item, "RadiopharmaceuticalStartTime"),
+        series_start=_moment(data, "Series", offset),
+        acquired=_date_time(data, "AcquisitionDateTime", offset)
+        or _date_time(data, "FrameAcquisitionDateTime", offset)
+        or _moment(data, "Acquisition", offset),
+        corrected_to=_date_time(data, "DecayCorrectionDateTime", offset),
+        vendor_start=_private_time(data, 0x0009, _GE, 0x0D, offset)
+        or _private_time(data, 0x0071, _SIEMENS, 0x22, offset),
+        frame_reference_ms=_number(data, "FrameReferenceTime"),
+        frame_duration_ms=_number(data, "ActualFrameDuration") or _number(data, "FrameAcquisitionDuration"),
+        philips_suv=_private_number(data, 0x7053, _PHILIPS, 0x00),
+        philips_activity=_private_number(data, 0x7053, _PHILIPS, 0x09),
+    )
+
+
+def series_suv(slices: Sequence[Attributes]) -> list[Suv]:
+    """The factor of each slice of one series; they differ only where the voxels are not decay corrected.
+
+    Raises
+    ------
+    Refused
+        If something that SUV needs is missing or contradicts itself.
+    """
+    first = slices[0]
+    for name, keyword in _OF_A_SERIES.items():
+        if any(getattr(one, name) != getattr(first, name) for one in slices):
+            raise Refused(f"contradicts itself: {_tag(keyword)} differs within the series")
+    if first.units == "GML":
+        return [_from_suv(first)] * len(slices)
+    if first.units == "CNTS":
+        if first.philips_suv:
+            return [Suv(first.philips_suv, "CNTS, Philips SUV factor (7053,1000)")] * len(slices)
+        if first.philips_activity:
+            found = _from_activity(slices)
+            words = "CNTS, Philips activity factor (7053,1009)"
+            return [
+                Suv(one.factor * first.philips_activity, one.rule.replace("BQML", words)) for one in found
+            ]
+        raise Refused(
+            "is in counts, and has neither Philips' SUV factor (7053,1000) nor activity factor (7053,1009)"
+        )
+    if first.units == "BQML":
+        return _from_activity(slices)
+    if first.units is None:
+        raise Refused(f"lacks {_tag('Units')}")
+    raise Refused(f"has {_tag('Units')} that are neither BQML, CNTS nor GML")
+
+
+_OF_A_SERIES = {
+    "units": "Units",
+    "suv_type": "SUVType",
+    "decay_correction": "DecayCorrection",
+    "weight_kg": "PatientWeight",
+    "dose_bq": "RadionuclideTotalDose",
+    "half_life_s": "RadionuclideHalfLife",
+    "injected": "RadiopharmaceuticalStartDateTime",
+    "injected_time_only": "RadiopharmaceuticalStartTime",
+    "series_start": "SeriesTime",
+}
+
+
+# --- activity concentration ------------------------------------------------------------------------------
+
+
+def _from_activity(slices: Sequence[Attributes]) -> list[Suv]:
+    """Bq/ml: weight over the dose at the moment that the voxels are corrected to."""
+    first = slices[0]
+    weight_g = 1000 * _needed(first.weight_kg, "PatientWeight")
+    if not first.radiopharmaceuticals:
+        raise Refused(f"lacks {_tag('RadiopharmaceuticalInformationSequence')}")
+    if first.radiopharmaceuticals > 1:
+        raise Refused(f"has several items in {_tag('RadiopharmaceuticalInformationSequence')}")
+    dose_bq = _needed(first.dose_bq, "RadionuclideTotalDose")
+    if dose_bq < _LEAST_DOSE_BQ:
+        raise Refused(f"has a {_tag('RadionuclideTotalDose')} too small for Bq: was it written in MBq?")
+    correction = first.decay_correction
+    corrected = "DECY" in first.corrections
+    if correction is None:
+        raise Refused(f"lacks {_tag('DecayCorrection')}")
+    if correction not in ("START", "ADMIN", "NONE"):
+        raise Refused(f"has a {_tag('DecayCorrection')} that is neither START, ADMIN nor NONE")
+    if first.corrections and corrected == (correction == "NONE"):
+        raise Refused(f"contradicts itself: {_tag('DecayCorrection')} and {_tag('CorrectedImage')}")
+    if first.corrections and "ATTN" not in first.corrections:
+        raise Refused(f"is not corrected for attenuation by {_tag('CorrectedImage')}")
+    if correction == "ADMIN":
+        return [Suv(weight_g / dose_bq, "BQML, ADMIN: the dose as given")] * len(slices)
+    half_life = _half_life(first)
+    start, found_by = _start(slices, half_life)
+    injected = _injected(first, start)
+    if correction == "START":
+        return [
+            Suv(
+                weight_g / _decayed(dose_bq, injected, start, half_life),
+                f"BQML, START: the dose decayed to {found_by}",
+            )
+        ] * len(slices)
+    return [
+        Suv(
+            weight_g / _decayed(dose_bq, injected, _measured(one, start, half_life), half_life),
+            "BQML, NONE: the dose decayed to each slice's own time",
+        )
+        for one in slices
+    ]
+
+
+def _decayed(dose_bq: float, injected: datetime, moment: datetime, half_life_s: float) -> float:
+    """The dose that is left at a moment: dose * 2^(-t / half-life)."""
+    half_lives = (moment - injected).total_seconds() / half_life_s
+    if half_lives < 0:
+        raise Refused(
+            "contradicts itself: the injection "
+            f"({_tag('RadiopharmaceuticalStartDateTime')}) comes after the scan ({_tag('SeriesTime')})"
+        )
+    if half_lives > _MOST_HALF_LIVES:
+        raise Refused(
+            f"contradicts itself: from injection ({_tag('RadiopharmaceuticalStartDateTime')}) to scan "
+            f"({_tag('SeriesTime')}) are more than {_MOST_HALF_LIVES:g} half-lives"
+        )
+    return dose_bq * 2**-half_lives
+
+
+def _half_life(one: Attributes) -> float:
+    half_life = _needed(one.half_life_s, "RadionuclideHalfLife")
+    known = HALF_LIVES.get(one.nuclide or "")
+    if known and abs(half_life / known - 1) > _CLOSE_TO_HALF_LIFE:
+        raise Refused(
+            f"contradicts itself: {_tag('RadionuclideHalfLife')} is not that of "
+            f"{_tag('RadionuclideCodeSequence')}"
+        )
+    return half_life
+
+
+def _start(slices: Sequence[Attributes], half_life_s: float) -> tuple[datetime, str]:
+    """The moment that START means, and how it was found.
+
+    SeriesDate and SeriesTime, unless they lie after the earliest acquisition: then somebody has made a new
+    series of an old one, and the start is the vendor's own; or it follows from an acquisition, whose mean
+    activity was FrameReferenceTime after the start; or it is the earliest acquisition (QIBA).
+    """
+    first = slices[0]
+    if first.corrected_to is not None:
+        return first.corrected_to, "DecayCorrectionDateTime"
+    acquired = [(one.acquired, one) for one in slices if one.acquired is not None]
+    if first.series_start is None:
+        raise Refused(f"lacks {_tag('SeriesDate')} or {_tag('SeriesTime')}")
+    if not acquired:
+        raise Refused(f"lacks {_tag('AcquisitionDate')} or {_tag('AcquisitionTime')}")
+    earliest, one = min(acquired, key=lambda pair: pair[0])
+    if first.series_start <= earliest:
+        return first.series_start, "SeriesTime"
+    if first.vendor_start is not None:
+        return first.vendor_start, "the vendor's own start, since SeriesTime is later than the acquisition"
+    if one.frame_reference_ms and one.frame_duration_ms:
+        mean = _mean_activity_s(one.frame_duration_ms / 1000, half_life_s)
+        return (
+            earliest + timedelta(seconds=mean - one.frame_reference_ms / 1000),
+            "AcquisitionTime less FrameReferenceTime, since SeriesTime is later",
+        )
+    return earliest, "the earliest AcquisitionTime, since SeriesTime is later"
+
+
+def _measured(one: Attributes, start: datetime, half_life_s: float) -> datetime:
+    """When a voxel that is not decay corrected had its activity: FrameReferenceTime after the start."""
+    if one.frame_reference_ms is not None:
+        return start + timedelta(milliseconds=one.frame_reference_ms)
+    if one.acquired is None:
+        raise Refused(f"lacks {_tag('AcquisitionDate')} or {_tag('AcquisitionTime')}")
+    duration = (one.frame_duration_ms or 0.0) / 1000
+    return one.acquired + timedelta(seconds=_mean_activity_s(duration, half_life_s))
+
+
+def _mean_activity_s(duration_s: float, half_life_s: float) -> float:
+    """Seconds from the beginning of a frame until the activity is the frame's mean (QIBA)."""
+    decay = math.log(2) * duration_s / half_life_s
+    return half_life_s / math.log(2) * math.log(decay / -math.expm1(-decay)) if decay else 0.0
+
+
+def _injected(one: Attributes, start: datetime) -> datetime:
+    """The injection; one that has a time of day only was the last such time before the start."""
+    if one.injected is not None:
+        if one.injected_time_only is not None:
+            midnight = one.injected.replace(hour=0, minute=0, second=0, microsecond=0)
+            apart = abs((one.injected - midnight - one.injected_time_only).total_seconds())
+            if min(apart, 86400 - apart) > _SAME_TIME_S:
+                raise Refused(
+                    f"contradicts itself: {_tag('RadiopharmaceuticalStartDateTime')} and "
+                    f"{_tag('RadiopharmaceuticalStartTime')}"
+                )
+        return one.injected
+    if one.injected_time_only is None:
+        raise Refused(
+            f"lacks {_tag('RadiopharmaceuticalStartDateTime')} and {_tag('RadiopharmaceuticalStartTime')}"
+        )
+    midnight = start.replace(hour=0, minute=0, second=0, microsecond=0)
+    injected = midnight + one.injected_time_only
+    return injected if injected <= start else injected - timedelta(days=1)
+
+
+# --- what is an SUV already ------------------------------------------------------------------------------
+
+
+def _from_suv(one: Attributes) -> Suv:
+    """g/ml: an SUV by body weight, or by another measure of the body that is turned back.
+
+    Lean body mass by James (120 or 128) and by Janmahasatian, ideal body weight and body surface by DuBois
+    as in DICOM PS3.16 (CID 85) and PS3.3 C.8.9.1; weights in kg, heights in cm.
+    """
+    kind = one.suv_type or "BW"
+    if kind == "BW":
+        return Suv(1.0, "GML, SUV by body weight already")
+    if kind not in _MASS:
+        raise Refused(f"has a {_tag('SUVType')} that is none of BW, {', '.join(_MASS)}")
+    weight = _needed(one.weight_kg, "PatientWeight")
+    height_cm = 100 * _needed(one.height_m, "PatientSize")
+    if kind != "BSA" and one.sex not in ("F", "M"):
+        raise Refused(f"lacks {_tag('PatientSex')}, or it is neither F nor M")
+    mass = _MASS[kind](weight, height_cm, one.sex == "F")
+    if mass <= 0:
+        raise Refused(f"contradicts itself: {_tag('PatientWeight')} and {_tag('PatientSize')} are no body's")
+    return Suv(weight / mass, f"GML, SUV by {kind} turned into one by body weight")
+
+
+def _james(weight: float, height_cm: float, female: bool, male_factor: float = 120.0) -> float:
+    ratio = (weight / height_cm) ** 2
+    return 1.07 * weight - 148.0 * ratio if female else 1.10 * weight - male_factor * ratio
+
+
+def _james_128(weight: float, height_cm: float, female: bool) -> float:
+    return _james(weight, height_cm, female, 128.0)
+
+
+def _janmahasatian(weight: float, height_cm: float, female: bool) -> float:
+    index = weight / (height_cm / 100) ** 2
+    return 9270 * weight / (8780 + 244 * index if female else 6680 + 216 * index)
+
+
+def _ideal(weight: float, height_cm: float, female: bool) -> float:
+    return 45.5 + 0.91 * (height_cm - 152) if female else 48.0 + 1.06 * (height_cm - 152)
+
+
+def _surface(weight: float, height_cm: float, female: bool) -> float:
+    """Body surface in units of 1000 cm2, as weights are in units of 1000 g."""
+    return 0.0718400 * weight**0.425 * height_cm**0.725
+
+
+_MASS = {
+    "LBM": _james,
+    "LBMJAMES128": _james_128,
+    "LBMJANMA": _janmahasatian,
+    "IBW": _ideal,
+    "BSA": _surface,
+}
+
+
+#: What `attributes_of` reads, by keyword and, for the vendors' own, by number in any of the usual blocks.
+KEYWORDS = [
+    "Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex",
+    "RadiopharmaceuticalInformationSequence", "SeriesDate", "SeriesTime", "AcquisitionDate",
+    "AcquisitionTime", "AcquisitionDateTime", "DecayCorrectionDateTime", "FrameReferenceTime",
+    "ActualFrameDuration", "TimezoneOffsetFromUTC", "RealWorldValueMappingSequence",
+]  # fmt: skip
+PRIVATE_TAGS = [
+    tag
+    for group, elements in ((0x0009, (0x0D,)), (0x0071, (0x22,)), (0x7053, (0x00, 0x09)))
+    for block in range(0x10, 0x18)
+    for tag in (group << 16 | block, *(group << 16 | block << 8 | element for element in elements))
+]
+
+
+# --- reading ---------------------------------------------------------------------------------------------
+
+
+def _tag(keyword: str) -> str:
+    number = tag_for_keyword(keyword)
+    assert number is not None, keyword  # noqa: S101
+    return f"{keyword} ({number >> 16:04X},{number & 0xFFFF:04X})"
+
+
+def _needed(value: float | None, keyword: str) -> float:
+    if value is None:
+        raise Refused(f"lacks {_tag(keyword)}")
+    if not value > 0 or not math.isfinite(value):
+        raise Refused(f"has a {_tag(keyword)} that is not above 0")
+    return value
+
+
+def _flat(data: Dataset, index: int) -> Dataset:
+    """The dataset itself or, of an enhanced one, its attributes together with those of a frame's groups."""
+    per_frame = (data.get("PerFrameFunctionalGroupsSequence") or ())[index : index + 1]
+    groups = [*(data.get("SharedFunctionalGroupsSequence") or ())[:1], *per_frame]
+    if not groups:
+        return data
+    flat = Dataset()
+    flat.update(data)
+    for group in groups:
+        for element in group:
+            if element.VR == "SQ" and element.value:
+                flat.update(element.value[0])
+    return flat
+
+
+def _values(data: Dataset, keyword: str) -> Iterable[Any]:
+    value = data.get(keyword)
+    if value in (None, ""):
+        return ()
+    return (value,) if isinstance(value, str) or not isinstance(value, Iterable) else value
+
+
+def _word(data: Dataset, keyword: str) -> str | None:
+    return str(data.get(keyword) or "").strip().upper() or None
+
+
+def _number(data: Dataset, keyword: str) -> float | None:
+    value = data.get(keyword)
+    try:
+        return None if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        raise Refused(f"has a {_tag(keyword)} that is no number") from None
+
+
+def _units(data: Dataset) -> str | None:
+    if units := _word(data, "Units"):
+        return units
+    mapping = data.get("RealWorldValueMappingSequence") or ()  # of enhanced PET, by UCUM
+    for item in mapping[:1] or [data]:
+        for code in (item.get("MeasurementUnitsCodeSequence") or ())[:1]:
+            return {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML", "{counts}": "CNTS"}.get(str(code.get("CodeValue")))
+    return None
+
+
+def _nuclide(item: Dataset) -> str | None:
+    for code in (item.get("RadionuclideCodeSequence") or ())[:1]:
+        for name in HALF_LIVES:
+            known = getattr(codes.cid4020, name)
+            if str(code.get("CodeValue")) == known.value:
+                return name
+            if str(code.get("CodeValue")) == _SRT[name] and code.get("CodingSchemeDesignator") != "SCT":
+                return name
+    return None
+
+
+# The codes of older files (SNOMED-RT).
+_SRT = {
+    "_18Fluorine": "C-111A1",
+    "_68Gallium": "C-131A3",
+    "_11Carbon": "C-105A1",
+    "_13Nitrogen": "C-107A1",
+    "_15Oxygen": "C-B1038",
+}
+
+
+def _offset(data: Dataset) -> timezone | None:
+    text = str(data.get("TimezoneOffsetFromUTC") or "").strip()
+    try:
+        return datetime.strptime(text, "%z").tzinfo if text else None  # type: ignore[return-value]
+    except ValueError:
+        raise Refused(f"has a {_tag('TimezoneOffsetFromUTC')} that is no offset") from None
+
+
+def _local(moment: datetime, offset: timezone | None) -> datetime:
+    """In the time zone of the dataset's dates and times, and without saying so."""
+    if moment.tzinfo is not None and offset is not None:
+        moment = moment.astimezone(offset)
+    return moment.replace(tzinfo=None)
+
+
+def _date_time(data: Dataset, keyword: str, offset: timezone | None) -> datetime | None:
+    return _parsed_date_time(data.get(keyword), _tag(keyword), offset)
+
+
+def _parsed_date_time(value: Any, name: str, offset: timezone | None) -> datetime | None:
+    if value in (None, ""):
+        return None
+    try:
+        moment = DT(value.decode() if isinstance(value, bytes) else str(value))
+    except ValueError:
+        moment = None
+    if moment is None:
+        raise Refused(f"has a {name} that is no date and time")
+    return _local(datetime.fromisoformat(moment.isoformat()), offset)
+
+
+def _moment(data: Dataset, which: str, offset: timezone | None) -> datetime | None:
+    """``SeriesDate`` and ``SeriesTime``, say, as one; None if one of them is missing."""
+    date, time = data.get(f"{which}Date"), _time(data, f"{which}Time")
+    if date in (None, "") or time is None:
+        return None
+    try:
+        day = DA(str(date))
+    except ValueError:
+        day = None
+    if day is None:
+        raise Refused(f"has a {_tag(f'{which}Date')} that is no date")
+    return datetime(day.year, day.month, day.day) + time
+
+
+def _time(data: Dataset, keyword: str) -> timedelta | None:
+    value = data.get(keyword)
+    if value in (None, ""):
+        return None
+    try:
+        time = TM(str(value))
+    except ValueError:
+        time = None
+    if time is None:
+        raise Refused(f"has a {_tag(keyword)} that is no time")
+    return timedelta(hours=time.hour, minutes=time.minute, seconds=time.second, microseconds=time.microsecond)
+
+
+def _private(data: Dataset, group: int, creator: str, element: int) -> Any:
+    try:
+        return data.private_block(group, creator)[element].value
+    except KeyError:
+        return None
+
+
+def _private_number(data: Dataset, group: int, creator: str, element: int) -> float | None:
+    value = _private(data, group, creator, element)
+    if isinstance(value, bytes):  # implicit syntax, and a creator that pydicom does not know
+        value = value.decode("ascii", "replace").strip("\0 ")
+    try:
+        number = 0.0 if value in (None, "") else float(value)
+    except (TypeError, ValueError):
+        raise Refused(f"has a ({group:04X},10{element:02X}) that is no number") from None
+    return number if number > 0 and math.isfinite(number) else None
+
+
+def _private_time(
+    data: Dataset, group: int, creator: str, element: int, offset: timezone | None
+) -> datetime | None:
+    value = _private(data, group, creator, element)
+    if isinstance(value, bytes):
+        value = value.decode("ascii", "replace").strip("\0 ")
+    if not str(value or "").strip("0. "):  # absent, or 0
+        return None
+    return _parsed_date_time(value, f"({group:04X},10{element:02X})", offset)
