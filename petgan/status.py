@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from petgan.runs import (
     RunFolder,
     Status,
     Submission,
+    file_system_time,
     process_exists,
     read_json,
 )
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 #: The states that stay, whatever Slurm says of the job.
 FINAL = ("done", "failed", "cancelled")
 _NO_AXES = ("seed", "init_from", "init_digest")
-_SUBMITTING_SECONDS = 600.0  # that a submission from another host may take
+_SUBMITTING_SECONDS = 600.0  # without a sign of life from a submission on another host
 _WELL_USED = 0.5
 
 
@@ -530,12 +530,13 @@ def _queued_elsewhere(
 
 def _being_submitted(experiment: ExperimentFolder) -> bool:
     """Whether another process is handing this experiment to Slurm right now."""
+    claim = experiment.submissions / ".submitting"
     try:
-        holder = json.loads((experiment.submissions / ".submitting").read_text(encoding="utf-8"))
+        holder, seen = json.loads(claim.read_text(encoding="utf-8")), claim.stat().st_mtime
     except (OSError, ValueError):
         return False
     if holder["host"] != socket.gethostname():
-        return bool(time.time() - holder["time"] < _SUBMITTING_SECONDS)
+        return file_system_time(experiment.submissions) - seen < _SUBMITTING_SECONDS
     return holder["pid"] != os.getpid() and process_exists(holder["pid"], holder["time"])
 
 

@@ -32,6 +32,7 @@ from petgan.runs import (
     RunFolder,
     Status,
     Submission,
+    file_system_time,
     process_exists,
     read_json,
     write_json,
@@ -515,7 +516,7 @@ def _forgotten(claim: Path) -> bool:
         return False  # it has gone this moment: try again
     if holder["host"] == socket.gethostname():
         return not process_exists(holder["pid"], holder["time"])
-    return time.time() - seen > _FORGOTTEN_SECONDS
+    return file_system_time(claim.parent) - seen > _FORGOTTEN_SECONDS
 
 
 # --- starting -------------------------------------------------------------------------------------------

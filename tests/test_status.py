@@ -243,6 +243,26 @@ def test_the_file_servers_clock_counts_and_not_ours(on_slurm, monkeypatch, hours
     assert states(experiment)[0] == "running"
 
 
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_by_the_file_servers_clock_another_host_lives(on_slurm, monkeypatch, hours):
+    """One that submits to Slurm, and one that trains runs itself."""
+    experiment = on_slurm(job=None, states=["queued"])
+    claim = experiment.submissions / ".submitting"
+    write_json(claim, {"host": "elsewhere", "pid": 1, "time": 1.0})
+    ids = [run.path.name for run in experiment.run_folders()]
+    here = Submission("local", ids, 1, "c", started=1.0, created=1.0, host="elsewhere", pid=1)
+    write_json(experiment.submission_file("t"), vars(here))
+    real = time.time
+    monkeypatch.setattr(runs, "_clocks", {})
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    assert reasons(experiment)[0] == "is being submitted"
+    assert len(experiment.live_submissions()) == 1
+    for file in (claim, experiment.submission_file("t")):
+        os.utime(file, (real() - 700,) * 2)
+    assert states(experiment)[0] == "lost"
+    assert experiment.live_submissions() == []
+
+
 def test_how_a_lost_runs_job_ended(on_slurm, commands):
     experiment = on_slurm(states=["queued", "running", "lost", "queued"])
     put(commands, "scontrol", "AccountingStorageType = accounting_storage/slurmdbd\n")
