@@ -434,19 +434,24 @@ def _jobs_to_cancel(experiment: ExperimentFolder, job: Job | None) -> list[str]:
 
 
 def jobs_queued(experiment: ExperimentFolder) -> list[str]:
-    """All jobs of the experiment in Slurm's queue, a study's evaluations and choices too, by their names."""
+    """Ids of all jobs and arrays of the experiment in Slurm's queue, see `tasks_queued`."""
+    return sorted({task.job.partition("_")[0] for task in tasks_queued(experiment)})
+
+
+def tasks_queued(experiment: ExperimentFolder) -> list[slurm.Task]:
+    """All that Slurm's queue has of the experiment, a study's evaluations and choices too.
+
+    They are known by their whole names: another experiment's folder may be called the same, or begin so.
+    """
     submissions = _submissions(experiment)
     names = {array["name"] for submission in submissions.values() for array in submission.arrays}
+    names |= {
+        job_name(experiment.path.name, f"{script.parent.name}-{script.stem}")
+        for script in experiment.submissions.glob("*/*.sh")
+    }
     if not names:
         return []
-    stages = tuple(
-        f"{job_name(experiment.path.name, folder.name)}-"
-        for folder in experiment.submissions.iterdir()
-        if folder.is_dir()
-    )
-    queued = _queue(experiment, submissions).values()
-    ours = (task.job for task in queued if task.name in names or task.name.startswith(stages))
-    return sorted({job.partition("_")[0] for job in ours})
+    return [task for task in _queue(experiment, submissions).values() if task.name in names]
 
 
 def _stop(pid: int | None, host: str | None) -> None:

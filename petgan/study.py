@@ -33,6 +33,7 @@ from petgan.errors import ConfigError
 from petgan.grid import Grid, GridPoint, expand, load_grid
 from petgan.runs import ExperimentFolder
 from petgan.snapshot import code_digest
+from petgan.status import tasks_queued
 from petgan.submit import Target
 from petgan.sweeps import Name
 from petgan.yamlsource import YamlSource
@@ -258,8 +259,8 @@ class _Stage:
 
 def _make_room(study: Study) -> list[str]:
     """Cancel what waits of an earlier submission's evaluations, choices and report; ids of what runs."""
-    waiting: list[str] = []
-    running: list[str] = []
+    waiting: set[str] = set()
+    running: set[str] = set()
     for stage in study.stages:
         unfilled = {
             array["name"]
@@ -267,14 +268,12 @@ def _make_room(study: Study) -> list[str]:
             if submission.transfer is not None and not submission.transfer.get("filled")
             for array in submission.arrays
         }
-        prefix = job_name(stage.experiment.path.name, "")
-        for task in slurm.queue().values():
-            ours = task.name.startswith(prefix) and task.name.endswith(_ACTIONS)
-            if ours or task.name in unfilled:
-                (waiting if task.waits else running).append(task.job.partition("_")[0])
+        for task in tasks_queued(stage.experiment):
+            if task.name.endswith(_ACTIONS) or task.name in unfilled:
+                (waiting if task.waits else running).add(task.job.partition("_")[0])
     if waiting:
-        slurm.cancel(sorted(set(waiting)))
-    return sorted(set(running))
+        slurm.cancel(sorted(waiting))
+    return sorted(running)
 
 
 def _under_way(experiment: ExperimentFolder) -> list[str]:
