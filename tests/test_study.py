@@ -208,6 +208,39 @@ def test_each_job_of_a_study_waits_for_those_that_it_needs(cluster):
     assert sorted({int(number) for numbers in queued.values() for number in numbers}) == list(scripts)
 
 
+def test_a_dry_run_prints_every_script_and_writes_nothing(cluster, tmp_path, monkeypatch, capsys):
+    study, target, folder = cluster
+    monkeypatch.setattr("petgan.cli.submit.reference_of", lambda path: DATASET)
+    (tmp_path / "p.yaml").write_text("image: image.sif\n")
+    before = {path for path in tmp_path.rglob("*") if path.parent != folder}
+    arguments = ["submit", str(tmp_path / "study.yaml"), "--profile", str(tmp_path / "p.yaml"), "--dry-run"]
+    assert cli.main(arguments) == 0
+    assert {path for path in tmp_path.rglob("*") if path.parent != folder} == before
+    assert not jobs(folder)
+    shown = ["#!/bin/bash" + text for text in capsys.readouterr().out.split("#!/bin/bash")[1:]]
+    submit_study(study, target, command="c")
+    queued = dict(zip(kinds_of(jobs(folder).values()), jobs(folder).values(), strict=True))
+    assert sorted(kinds_of(shown)) == sorted(queued)
+    for kind, text in zip(kinds_of(shown), shown, strict=True):
+        assert without_names(text).startswith(without_names(queued[kind])), kind
+
+
+def without_names(script):
+    """A script without what another submission has otherwise: its name, and the ids of jobs before it."""
+    script = re.sub(r"\d{8}T\d+-\d+|NAME", "SUBMISSION", script)
+    return re.sub(r"afterany:(\S+)", lambda ids: f"afterany {ids[1].count(':') + 1} jobs", script)
+
+
+def kinds_of(scripts):
+    """What each does, by its command: an array has none, and is known by its dependency."""
+    counts = {}
+    for text in scripts:
+        found = re.search(r"petgan\.stages (\w+) \S*?(\w+) ", text)
+        kind = " ".join(found.groups()) if found else re.search(r"petgan\.task \S*?(\w+) ", text)[1]
+        counts[kind] = counts.get(kind, 0) + 1
+        yield f"{kind} {counts[kind]}"
+
+
 def test_given_again_it_makes_room_among_its_own_jobs_and_no_others(cluster):
     """Other experiments are called as its own, or begin so: their evaluations go on waiting."""
     study, target, folder = cluster
