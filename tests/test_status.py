@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 from stand_ins import put
 
 from petgan import cli, runs, slurm
@@ -400,6 +403,50 @@ def test_the_page_groups_the_reasons(on_slurm, capsys):
 
 
 # --- cancel ---------------------------------------------------------------------------------------------
+
+
+def test_watching_ends_when_nothing_is_under_way_any_more(on_slurm, commands, monkeypatch, capsys):
+    experiment = on_slurm(line(0, "PENDING", "Resources"), states=["queued", "done", "done", "failed"])
+    run = experiment.run_folders()[0]
+    moments = iter(
+        [
+            (line(0, "RUNNING", nodes="vm1"), {"state": "running", "step": 40}),
+            (line(0, "PENDING", "BeginTime"), {"state": "interrupted", "step": 60}),
+            ("", {"state": "done", "step": 100}),
+        ]
+    )
+    waited, shown = [], []
+
+    real = time.sleep
+
+    def sleep(seconds):
+        if seconds < 1:  # of somebody who waits for a command
+            return real(seconds)
+        waited.append(seconds)
+        queue, status = next(moments)  # no more than these
+        put(commands, "squeue", queue)
+        run.update_status(**status)
+        return run.beat()
+
+    def update(live, page, *, refresh):
+        shown.append((page, refresh))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(Live, "update", update)
+    assert cli.main(["status", str(experiment.path), "--watch"]) == 0
+    assert waited == [10.0] * 3, "everybody on the cluster asks the same scheduler"
+    pages = [_text(page) for page, refresh in shown if refresh]
+    assert [words in page for words, page in zip(("40/100", "60/100", "3 done"), pages, strict=True)] == [
+        True
+    ] * 3
+    assert slurm.REASONS["BeginTime"] in pages[1]
+    assert "│ done " in pages[2], "and no signs that give it a colour"
+
+
+def _text(page):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(page)
+    return console.export_text()
 
 
 def test_the_jobs_of_a_study_between_its_arrays(on_slurm, capsys):
