@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -175,6 +176,26 @@ def check(profile: Profile, grid: Resources) -> None:
                 allowed=f"at most {_short(most)}; its limits are {_limits(limits)}",
                 hint="change the grid's resources or the profile",
             )
+    _check_nodes(profile, wanted, partition)
+
+
+def _check_nodes(profile: Profile, wanted: Resources, partition: slurm.Partition) -> None:
+    """Refuse words that no node of the partition knows."""
+    # "[a*2&b]|c": operators of sbatch, and how many nodes of a kind
+    features = re.findall(r"[^&|()\[\],]+", re.sub(r"\*\d+", "", profile.constraint or ""))
+    for feature in features:
+        if feature not in partition.features:
+            raise ConfigError(
+                f"constraint: no node of partition {partition.name} has this feature",
+                value=feature,
+                allowed=sorted(partition.features) or "none, leave constraint out",
+            )
+    if wanted.gpus and profile.gpu_type is not None and profile.gpu_type not in partition.gpu_types:
+        raise ConfigError(
+            f"gpu_type: partition {partition.name} has no GPU of this type",
+            value=profile.gpu_type,
+            allowed=sorted(partition.gpu_types) or "none, its GPUs have no type: leave gpu_type out",
+        )
 
 
 def _check_account(profile: Profile) -> None:

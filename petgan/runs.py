@@ -547,12 +547,11 @@ class ExperimentFolder:
             submission = Submission(**read_json(file))
             if submission.ended is not None or submission.cluster == "slurm":
                 continue
-            if submission.pid is None or submission.started is None:
-                alive = time.time() - submission.created < LOST_AFTER_SECONDS
-            elif submission.host == socket.gethostname():
+            if submission.pid is not None and submission.host == socket.gethostname():
                 alive = process_exists(submission.pid, submission.started)
             else:
-                alive = time.time() - file.stat().st_mtime < LOST_AFTER_SECONDS
+                age = file_system_time(self.submissions) - file.stat().st_mtime
+                alive = age < LOST_AFTER_SECONDS
             if alive:
                 live.append(submission)
         return live

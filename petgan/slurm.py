@@ -150,6 +150,8 @@ class Partition:
         Longest job; None for no limit.
     nodes, cpus, mem_gb, gpus
         How many nodes, and what the largest of them has.
+    features, gpu_types : frozenset of str
+        That some node has: what ``--constraint`` may name, and the types of GPUs.
     """
 
     name: str
@@ -158,6 +160,8 @@ class Partition:
     cpus: int
     mem_gb: float
     gpus: int
+    features: frozenset[str] = frozenset()
+    gpu_types: frozenset[str] = frozenset()
 
 
 # --- looking --------------------------------------------------------------------------------------------
@@ -198,13 +202,22 @@ def partitions() -> dict[str, Partition]:
     """The partitions that take jobs, by name; the default one first."""
     found: dict[str, Partition] = {}
     default = None
-    for line in _ask("sinfo", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G").splitlines():
-        name, up, time, nodes, cpus, memory, gres = line.split("|")
+    for line in _ask("sinfo", "-h", "-e", "-o", "%P|%a|%l|%D|%c|%m|%G|%f").splitlines():
+        name, up, time, nodes, cpus, memory, gres, features = line.split("|")
         default = name[:-1] if name.endswith("*") else default
         name = name.rstrip("*")
         if up != "up":
             continue
-        row = Partition(name, minutes(time), int(nodes), _most(cpus), _most(memory) / 1024, _gpus(gres))
+        row = Partition(
+            name,
+            minutes(time),
+            int(nodes),
+            _most(cpus),
+            _most(memory) / 1024,
+            _gpus(gres),
+            frozenset(features.split(",")) - {"", "(null)"},
+            frozenset(re.findall(r"\bgpu:([^,:(]+):\d+", gres)),
+        )
         before = found.get(name)
         found[name] = row if before is None else _larger(before, row)
     return dict(sorted(found.items(), key=lambda item: item[0] != default))
@@ -385,6 +398,8 @@ def _larger(a: Partition, b: Partition) -> Partition:
         max(a.cpus, b.cpus),
         max(a.mem_gb, b.mem_gb),
         max(a.gpus, b.gpus),
+        a.features | b.features,
+        a.gpu_types | b.gpu_types,
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
-import signal
+import os
 import subprocess
 import sys
 import tempfile
@@ -27,11 +27,20 @@ from petgan.snapshot import PACKAGE
 from petgan.task import Place
 
 _POLL_SECONDS = 0.5
+_SIGNAL_SECONDS = 5.0
 _QUEUE_SECONDS = 300.0  # that the command which queues the study may take for the arrays behind us
 
 
 def choose(experiment: ExperimentFolder, profile: Profile, image: Any, name: str) -> int:
-    """Find the best networks of another experiment, and give the waiting array `name` its runs."""
+    """Find the best networks of another experiment, and give the waiting array `name` its runs.
+
+    That takes seconds: a job that is told to stop ends it first, for the array would start without its runs.
+    """
+    with launch.stop_requests():
+        return _choose(experiment, name)
+
+
+def _choose(experiment: ExperimentFolder, name: str) -> int:
     end = time.monotonic() + _QUEUE_SECONDS
     while not all(array["job"] for array in experiment.submission(name).arrays) and time.monotonic() < end:
         time.sleep(_POLL_SECONDS)
@@ -70,7 +79,7 @@ def report(
 ) -> int:
     """Write tables, plots and page of all experiments."""
     command = [sys.executable, "-m", "petgan", "report", *experiments, "--output", output]
-    return subprocess.run(command).returncode
+    return _run(command, os.environ, Path.cwd())
 
 
 def synthesize(
@@ -140,17 +149,22 @@ def _in_container(
 
 
 def _run(command: Sequence[str], environment: Mapping[str, str], folder: Path) -> int:
-    """Run a worker; told that the job's time is nearly over, end it and queue the job again."""
+    """Run a worker; told that the job's time is nearly over, or preempted, end it and queue the job again."""
     with launch.stop_requests() as signals:
-        worker = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL)
+        worker, told = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL), False
         while worker.poll() is None:
-            if signals:
+            if signals and not told:
+                told = True  # once: it tidies up, and a second signal would break that off
                 worker.terminate()
             time.sleep(_POLL_SECONDS)
-        if not signals:
-            return worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+        code = worker.returncode if worker.returncode >= 0 else 128 - worker.returncode
+        end = time.monotonic() + _SIGNAL_SECONDS
+        while not signals and code - 128 in launch.STOP_SIGNALS and time.monotonic() < end:
+            time.sleep(_POLL_SECONDS)  # what ended the worker reaches this process too
+        if not signals or code == 0:
+            return code
         job = Place.from_slurm().job
-        if signal.SIGUSR2 in signals and slurm.goes_on(job):
+        if slurm.goes_on(job):
             slurm.requeue(job)
         return EXIT_INTERRUPTED
 

@@ -13,7 +13,6 @@ import os
 import signal
 import socket
 import statistics
-import time
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -29,6 +28,7 @@ from petgan.runs import (
     RunFolder,
     Status,
     Submission,
+    file_system_time,
     process_exists,
     read_json,
 )
@@ -38,7 +38,7 @@ logger = logging.getLogger(__name__)
 #: The states that stay, whatever Slurm says of the job.
 FINAL = ("done", "failed", "cancelled")
 _NO_AXES = ("seed", "init_from", "init_digest")
-_SUBMITTING_SECONDS = 600.0  # that a submission from another host may take
+_SUBMITTING_SECONDS = 600.0  # without a sign of life from a submission on another host
 _WELL_USED = 0.5
 
 
@@ -434,19 +434,24 @@ def _jobs_to_cancel(experiment: ExperimentFolder, job: Job | None) -> list[str]:
 
 
 def jobs_queued(experiment: ExperimentFolder) -> list[str]:
-    """All jobs of the experiment in Slurm's queue, a study's evaluations and choices too, by their names."""
+    """Ids of all jobs and arrays of the experiment in Slurm's queue, see `tasks_queued`."""
+    return sorted({task.job.partition("_")[0] for task in tasks_queued(experiment)})
+
+
+def tasks_queued(experiment: ExperimentFolder) -> list[slurm.Task]:
+    """All that Slurm's queue has of the experiment, a study's evaluations and choices too.
+
+    They are known by their whole names: another experiment's folder may be called the same, or begin so.
+    """
     submissions = _submissions(experiment)
     names = {array["name"] for submission in submissions.values() for array in submission.arrays}
+    names |= {
+        job_name(experiment.path.name, f"{script.parent.name}-{script.stem}")
+        for script in experiment.submissions.glob("*/*.sh")
+    }
     if not names:
         return []
-    stages = tuple(
-        f"{job_name(experiment.path.name, folder.name)}-"
-        for folder in experiment.submissions.iterdir()
-        if folder.is_dir()
-    )
-    queued = _queue(experiment, submissions).values()
-    ours = (task.job for task in queued if task.name in names or task.name.startswith(stages))
-    return sorted({job.partition("_")[0] for job in ours})
+    return [task for task in _queue(experiment, submissions).values() if task.name in names]
 
 
 def _stop(pid: int | None, host: str | None) -> None:
@@ -530,12 +535,13 @@ def _queued_elsewhere(
 
 def _being_submitted(experiment: ExperimentFolder) -> bool:
     """Whether another process is handing this experiment to Slurm right now."""
+    claim = experiment.submissions / ".submitting"
     try:
-        holder = json.loads((experiment.submissions / ".submitting").read_text(encoding="utf-8"))
+        holder, seen = json.loads(claim.read_text(encoding="utf-8")), claim.stat().st_mtime
     except (OSError, ValueError):
         return False
     if holder["host"] != socket.gethostname():
-        return bool(time.time() - holder["time"] < _SUBMITTING_SECONDS)
+        return file_system_time(experiment.submissions) - seen < _SUBMITTING_SECONDS
     return holder["pid"] != os.getpid() and process_exists(holder["pid"], holder["time"])
 
 

@@ -19,7 +19,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +33,7 @@ from petgan.errors import ConfigError
 from petgan.grid import Grid, GridPoint, expand, load_grid
 from petgan.runs import ExperimentFolder
 from petgan.snapshot import code_digest
+from petgan.status import tasks_queued
 from petgan.submit import Target
 from petgan.sweeps import Name
 from petgan.yamlsource import YamlSource
@@ -207,23 +208,63 @@ def submit_study(study: Study, target: Target, *, command: str) -> dict[str, lis
         job = evaluation.queue(replace(target, after=tuple(training)), weights=study.weights)
         evaluations[stage.experiment.path] = [job]
         queued[f"evaluate {name}"] = [job]
-    last, experiments = study.stages[-1], [str(stage.experiment.path) for stage in study.stages]
     ended = replace(target, after=tuple(job for jobs in evaluations.values() for job in jobs))
-    report = _Stage("report", last.experiment, _CHOICE).queue(
-        ended, experiments=experiments, output=str(study.report)
-    )
+    report = _report(study).queue(ended, **_report_arguments(study))
     queued["report"] = [report]
     if study.synthesize is not None:
-        wanted = study.synthesize
-        queued["synthesize"] = [
-            _Stage("synthesize", last.experiment, last.grid.resources).queue(
-                replace(target, after=(report,)),
-                source=str(Path(wanted.source).resolve()),
-                count=wanted.count,
-                output=str(Path(wanted.output).resolve()),
-            )
-        ]
+        behind = replace(target, after=(report,))
+        queued["synthesize"] = [_synthesis(study).queue(behind, **_synthesis_arguments(study.synthesize))]
     return queued
+
+
+def preview(study: Study, target: Target) -> Iterator[tuple[str, str]]:
+    """What `submit_study` would queue, as (what it does, batch script); writes nothing.
+
+    For the ids that Slurm has yet to give stands ``JOB-`` and what the job does.
+    """
+    evaluations: dict[Path, str] = {}
+    for stage in study.stages:
+        name, resources = stage.experiment.path.name, stage.grid.resources
+        plan = submit.make_plan(stage.grid, stage.points, stage.dataset, stage.experiment, command="")
+        for text in submit.preview(stage.experiment, resources, target, len(plan.to_start)):
+            yield f"train {name}", text
+        training = [f"JOB-train-{name}"] if plan.to_start else []
+        if stage.source is not None:
+            before = [evaluations[stage.source.path]] if stage.source.path in evaluations else []
+            choice = _Stage("choose", stage.experiment, _CHOICE)
+            yield f"choose for {name}", choice.script(replace(target, after=tuple(before)), name="NAME")
+            after = replace(target, after=(f"JOB-choose-for-{name}",))
+            for text in submit.preview(stage.experiment, resources, after, len(stage.points)):
+                yield f"transfer {name}", text
+            training.append(f"JOB-transfer-{name}")
+        evaluation = _Stage("evaluate", stage.experiment, resources)
+        ended = replace(target, after=tuple(training))
+        yield f"evaluate {name}", evaluation.script(ended, weights=study.weights)
+        evaluations[stage.experiment.path] = f"JOB-evaluate-{name}"
+    ended = replace(target, after=tuple(evaluations.values()))
+    yield "report", _report(study).script(ended, **_report_arguments(study))
+    if study.synthesize is not None:
+        behind = replace(target, after=("JOB-report",))
+        yield "synthesize", _synthesis(study).script(behind, **_synthesis_arguments(study.synthesize))
+
+
+def _report(study: Study) -> _Stage:
+    return _Stage("report", study.stages[-1].experiment, _CHOICE)
+
+
+def _report_arguments(study: Study) -> dict[str, Any]:
+    experiments = [str(stage.experiment.path) for stage in study.stages]
+    return {"experiments": experiments, "output": str(study.report)}
+
+
+def _synthesis(study: Study) -> _Stage:
+    last = study.stages[-1]
+    return _Stage("synthesize", last.experiment, last.grid.resources)
+
+
+def _synthesis_arguments(wanted: SynthesisFile) -> dict[str, Any]:
+    source, output = Path(wanted.source).resolve(), Path(wanted.output).resolve()
+    return {"source": str(source), "count": wanted.count, "output": str(output)}
 
 
 @dataclass(frozen=True)
@@ -236,6 +277,11 @@ class _Stage:
 
     def queue(self, target: Target, **arguments: Any) -> str:
         name = submit.new_name()
+        text = self.script(target, name, **arguments)
+        return submit.queue_script(self.experiment, name, self.action, text)
+
+    def script(self, target: Target, submission: str | None = None, /, **arguments: Any) -> str:
+        name = submission or submit.new_name()
         code = code_digest()
         alone = {"nodes": 1, "tasks": 1, "gpus": min(1, self.resources.gpus)}
         image = submit.image_of(target)
@@ -253,13 +299,13 @@ class _Stage:
             resources=target.profile.resources(self.resources.model_copy(update=alone)),
             after=target.after,
         )  # fmt: skip
-        return submit.queue_script(self.experiment, name, self.action, script(job, target.profile))
+        return script(job, target.profile)
 
 
 def _make_room(study: Study) -> list[str]:
     """Cancel what waits of an earlier submission's evaluations, choices and report; ids of what runs."""
-    waiting: list[str] = []
-    running: list[str] = []
+    waiting: set[str] = set()
+    running: set[str] = set()
     for stage in study.stages:
         unfilled = {
             array["name"]
@@ -267,14 +313,12 @@ def _make_room(study: Study) -> list[str]:
             if submission.transfer is not None and not submission.transfer.get("filled")
             for array in submission.arrays
         }
-        prefix = job_name(stage.experiment.path.name, "")
-        for task in slurm.queue().values():
-            ours = task.name.startswith(prefix) and task.name.endswith(_ACTIONS)
-            if ours or task.name in unfilled:
-                (waiting if task.waits else running).append(task.job.partition("_")[0])
+        for task in tasks_queued(stage.experiment):
+            if task.name.endswith(_ACTIONS) or task.name in unfilled:
+                (waiting if task.waits else running).add(task.job.partition("_")[0])
     if waiting:
-        slurm.cancel(sorted(set(waiting)))
-    return sorted(set(running))
+        slurm.cancel(sorted(waiting))
+    return sorted(running)
 
 
 def _under_way(experiment: ExperimentFolder) -> list[str]:

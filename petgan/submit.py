@@ -32,6 +32,7 @@ from petgan.runs import (
     RunFolder,
     Status,
     Submission,
+    file_system_time,
     process_exists,
     read_json,
     write_json,
@@ -383,7 +384,10 @@ def queue_prepared(
 def fill_transfer(
     experiment: ExperimentFolder, name: str, points: Sequence[GridPoint], parent: Mapping[str, Any]
 ) -> list[str]:
-    """Give a prepared submission the runs of `points`, but for those done or under way; return their ids."""
+    """Give a prepared submission the runs of `points`, but for those done or under way; return their ids.
+
+    Those that an earlier start of the choice gave it, before it was broken off, stay its own.
+    """
     with _claimed(experiment, patience=_FORGOTTEN_SECONDS):
         record, submission = experiment.record(), experiment.submission(name)
         write_json(
@@ -392,9 +396,10 @@ def fill_transfer(
         )
         states = {run_id: status.state for run_id, status in _states(experiment).items()}
         alike = experiment.run((submission.transfer or {})["points"][0]).config()
-        configs = {}
+        configs, ours = {}, set(submission.runs)
         for point in points:
-            if states[str(point.run_id)] not in _NOT_STARTED_AGAIN:
+            state = states[str(point.run_id)]
+            if state not in _NOT_STARTED_AGAIN or (state == "queued" and point.run_id in ours):
                 config = alike.model_copy(update={"run_id": point.run_id, "point": point.point})
                 experiment.run(config.run_id).write_config(config)
                 configs[config.run_id] = config
@@ -515,7 +520,7 @@ def _forgotten(claim: Path) -> bool:
         return False  # it has gone this moment: try again
     if holder["host"] == socket.gethostname():
         return not process_exists(holder["pid"], holder["time"])
-    return time.time() - seen > _FORGOTTEN_SECONDS
+    return file_system_time(claim.parent) - seen > _FORGOTTEN_SECONDS
 
 
 # --- starting -------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
@@ -279,8 +280,16 @@ def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | 
 
 
 def _tidy_up_on_sigterm() -> None:
-    """Have SIGTERM end the work as Ctrl-C does: temporary files go with it."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Have SIGTERM and Slurm's warning end the work as Ctrl-C does: temporary files go with it."""
+    numbers = (signal.SIGTERM, signal.SIGUSR2)
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)  # what tidies up is left alone
+        raise KeyboardInterrupt
+
+    for number in numbers:
+        signal.signal(number, stop)
 
 
 def import_quietly() -> None:

@@ -139,6 +139,38 @@ def test_names_that_the_cluster_does_not_know(cluster, asked, allowed):
     assert f"got '{list(asked.values())[-1]}'" in str(refused.value)
 
 
+NODES = slurm.Partition("gpu", None, 9, 64, 500, 8, frozenset({"ssd", "rack1"}), frozenset({"a100"}))
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"constraint": "fast"}, "got 'fast'; allowed: rack1, ssd"),
+        ({"constraint": "[ssd*2&rack2*4]"}, "got 'rack2'; allowed: rack1, ssd"),
+        ({"constraint": "(ssd|tape)&rack1"}, "got 'tape'; allowed: rack1, ssd"),
+        ({"gpu_type": "v100"}, "got 'v100'; allowed: a100"),
+        ({"constraint": "[ssd*2&rack1]|ssd", "gpu_type": "a100"}, None),
+    ],
+)
+def test_words_that_no_node_knows(cluster, monkeypatch, asked, words):
+    monkeypatch.setattr(slurm, "partitions", lambda: {"gpu": NODES})
+    profile = Profile(image="x.sif", **asked)
+    if words is None:
+        check(profile, Resources(gpus=2))
+        return
+    with pytest.raises(ConfigError) as refused:
+        check(profile, Resources(gpus=2))
+    assert str(refused.value).endswith(words)
+    if "gpu_type" in asked:
+        check(profile, Resources())  # of a run without GPUs it says nothing
+
+
+def test_a_cluster_without_features_and_types_says_so(cluster):
+    for asked in ({"constraint": "fast"}, {"gpu_type": "a100"}):
+        with pytest.raises(ConfigError, match=r"allowed: none.*leave \w+ out"):
+            check(Profile(image="x.sif", **asked), Resources(gpus=1))
+
+
 def test_accounts_are_not_asked_for_where_slurm_does_not_insist(cluster):
     check(Profile(image="x.sif", account="lung", qos="urgent"), Resources())
     cluster.clear()

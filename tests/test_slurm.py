@@ -124,15 +124,16 @@ def test_time_limits():
 def test_partitions_the_default_first_and_the_largest_of_each(fake):
     fake(
         "sinfo",
-        "down|down|infinite|1|64|1|(null)\n"
-        "cpu|up|infinite|40|64+|256000+|(null)\n"
-        "gpu*|up|2-00:00:00|4|32|128000|gpu:a100:4(S:0-1)\n"
-        "gpu*|up|2-00:00:00|2|64|512000|gpu:v100:2,gpu:a100:6,shard:8\n",
+        "down|down|infinite|1|64|1|(null)|old\n"
+        "cpu|up|infinite|40|64+|256000+|gpu:2|(null)\n"
+        "gpu*|up|2-00:00:00|4|32|128000|gpu:a100:4(S:0-1)|rack1,ssd\n"
+        "gpu*|up|2-00:00:00|2|64|512000|gpu:v100:2,gpu:a100:6,shard:8|rack2,ssd\n",
     )
     found = slurm.partitions()
     assert list(found) == ["gpu", "cpu"]
-    assert found["cpu"] == slurm.Partition("cpu", None, 40, 64, 250, 0)
-    assert found["gpu"] == slurm.Partition("gpu", 2880, 6, 64, 500, 8)
+    assert found["cpu"] == slurm.Partition("cpu", None, 40, 64, 250, 2)
+    features, types = frozenset({"rack1", "rack2", "ssd"}), frozenset({"a100", "v100"})
+    assert found["gpu"] == slurm.Partition("gpu", 2880, 6, 64, 500, 8, features, types)
 
 
 def test_the_configuration_is_asked_for_once(fake):

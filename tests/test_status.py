@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import socket
@@ -11,6 +12,8 @@ import time
 from types import SimpleNamespace
 
 import pytest
+from rich.console import Console
+from rich.live import Live
 from stand_ins import put
 
 from petgan import cli, runs, slurm
@@ -243,6 +246,26 @@ def test_the_file_servers_clock_counts_and_not_ours(on_slurm, monkeypatch, hours
     assert states(experiment)[0] == "running"
 
 
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_by_the_file_servers_clock_another_host_lives(on_slurm, monkeypatch, hours):
+    """One that submits to Slurm, and one that trains runs itself."""
+    experiment = on_slurm(job=None, states=["queued"])
+    claim = experiment.submissions / ".submitting"
+    write_json(claim, {"host": "elsewhere", "pid": 1, "time": 1.0})
+    ids = [run.path.name for run in experiment.run_folders()]
+    here = Submission("local", ids, 1, "c", started=1.0, created=1.0, host="elsewhere", pid=1)
+    write_json(experiment.submission_file("t"), vars(here))
+    real = time.time
+    monkeypatch.setattr(runs, "_clocks", {})
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    assert reasons(experiment)[0] == "is being submitted"
+    assert len(experiment.live_submissions()) == 1
+    for file in (claim, experiment.submission_file("t")):
+        os.utime(file, (real() - 700,) * 2)
+    assert states(experiment)[0] == "lost"
+    assert experiment.live_submissions() == []
+
+
 def test_how_a_lost_runs_job_ended(on_slurm, commands):
     experiment = on_slurm(states=["queued", "running", "lost", "queued"])
     put(commands, "scontrol", "AccountingStorageType = accounting_storage/slurmdbd\n")
@@ -380,6 +403,50 @@ def test_the_page_groups_the_reasons(on_slurm, capsys):
 
 
 # --- cancel ---------------------------------------------------------------------------------------------
+
+
+def test_watching_ends_when_nothing_is_under_way_any_more(on_slurm, commands, monkeypatch, capsys):
+    experiment = on_slurm(line(0, "PENDING", "Resources"), states=["queued", "done", "done", "failed"])
+    run = experiment.run_folders()[0]
+    moments = iter(
+        [
+            (line(0, "RUNNING", nodes="vm1"), {"state": "running", "step": 40}),
+            (line(0, "PENDING", "BeginTime"), {"state": "interrupted", "step": 60}),
+            ("", {"state": "done", "step": 100}),
+        ]
+    )
+    waited, shown = [], []
+
+    real = time.sleep
+
+    def sleep(seconds):
+        if seconds < 1:  # of somebody who waits for a command
+            return real(seconds)
+        waited.append(seconds)
+        queue, status = next(moments)  # no more than these
+        put(commands, "squeue", queue)
+        run.update_status(**status)
+        return run.beat()
+
+    def update(live, page, *, refresh):
+        shown.append((page, refresh))
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    monkeypatch.setattr(Live, "update", update)
+    assert cli.main(["status", str(experiment.path), "--watch"]) == 0
+    assert waited == [10.0] * 3, "everybody on the cluster asks the same scheduler"
+    pages = [_text(page) for page, refresh in shown if refresh]
+    assert [words in page for words, page in zip(("40/100", "60/100", "3 done"), pages, strict=True)] == [
+        True
+    ] * 3
+    assert slurm.REASONS["BeginTime"] in pages[1]
+    assert "│ done " in pages[2], "and no signs that give it a colour"
+
+
+def _text(page):
+    console = Console(width=200, record=True, file=io.StringIO())
+    console.print(page)
+    return console.export_text()
 
 
 def test_the_jobs_of_a_study_between_its_arrays(on_slurm, capsys):

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from petgan import cli, launch, local, submit
+from petgan import cli, launch, local, runs, submit
 from petgan.errors import DatasetError, Interrupted, PetganError, UserError
 from petgan.grid import expand, load_grid
 from petgan.runs import ExperimentFolder, Status, process_exists
@@ -183,6 +183,23 @@ def test_two_submissions_at_once_are_refused_but_a_dead_one_is_forgotten(
     start(make_grid(), dataset, experiment)
     assert states(experiment) == ["done", "done"]
     assert not list(experiment.submissions.glob(".*"))
+
+
+@pytest.mark.parametrize("hours", [-5, 5])
+def test_a_submission_on_another_host_is_forgotten_by_the_file_servers_clock(
+    make_grid, dataset, experiment, fake_worker, monkeypatch, hours
+):
+    real = time.time
+    monkeypatch.setattr(runs, "_clocks", {})
+    monkeypatch.setattr(time, "time", lambda: real() + 3600 * hours)
+    claim = experiment.submissions / ".submitting"
+    experiment.submissions.mkdir(parents=True)
+    claim.write_text(json.dumps({"host": "elsewhere", "pid": 1, "time": 1.0}))
+    with pytest.raises(UserError, match="submitting to .* right now"):
+        start(make_grid(), dataset, experiment)
+    os.utime(claim, (real() - 700,) * 2)
+    start(make_grid(), dataset, experiment)
+    assert states(experiment) == ["done", "done"]
 
 
 @pytest.mark.parametrize(

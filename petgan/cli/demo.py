@@ -17,17 +17,16 @@ import shlex
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from petgan import slurm
-from petgan.batch import job_name
 from petgan.errors import PetganError
 from petgan.grid import grid_file
 from petgan.runs import ExperimentFolder, read_json, write_text
+from petgan.status import tasks_queued
 
 PATIENTS = 40
 SLICES = 10
@@ -82,7 +81,7 @@ def _cluster_commands(into: Path, profile: str, dry_run: bool) -> Iterator[list[
         write_text(study, yaml.safe_dump(_study(into), sort_keys=False))
     yield ["submit", str(study), "--profile", profile, "--max-parallel", "2"]
     if not dry_run:
-        _wait_for_queue(names)
+        _wait_for_queue([ExperimentFolder(into / name) for name in names])
         for made in (into / "report" / "index.html", into / "synthetic.h5"):
             if not made.exists():
                 raise PetganError(
@@ -107,10 +106,10 @@ def _study(into: Path) -> dict[str, Any]:
     return {"name": "demo", "stages": stages, "report": str(into / "report"), "synthesize": output}
 
 
-def _wait_for_queue(experiments: Iterable[str]) -> None:
+def _wait_for_queue(experiments: Sequence[ExperimentFolder]) -> None:
     """Wait until Slurm has none of the demo's jobs any more, and say how many there are when that changes."""
-    prefixes, said = tuple(job_name(name, "") for name in experiments), ""
-    while tasks := [task for task in slurm.queue().values() if task.name.startswith(prefixes)]:
+    said = ""
+    while tasks := [task for experiment in experiments for task in tasks_queued(experiment)]:
         waiting = sum(task.waits for task in tasks)
         if said != (said := f"{len(tasks) - waiting} jobs run, {waiting} wait"):
             print(said, flush=True)

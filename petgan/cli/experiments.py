@@ -127,13 +127,26 @@ def print_scripts(
     experiment: ExperimentFolder, grid: Grid, target: Target, points: Sequence[GridPoint], runs: int
 ) -> None:
     """What would be handed to sbatch; checked where there is a Slurm to ask."""
-    from petgan import slurm, submit
+    from petgan import submit
     from petgan.runs import ExperimentFolder
 
     absolute = ExperimentFolder(experiment.path.resolve())
     for text in submit.preview(absolute, grid.resources, target, runs) if runs else []:
         print(text)
     print(f"would start {runs} runs in {experiment.path}")
+    print_check(grid, target, points)
+
+
+def print_check(grid: Grid, target: Target, points: Sequence[GridPoint]) -> None:
+    """Say whether Slurm would take the jobs of a grid.
+
+    Raises
+    ------
+    UserError
+        If it would not.
+    """
+    from petgan import slurm, submit
+
     if slurm.available():
         submit.check_target(target, grid.resources, [point.point.batch_size for point in points])
         print("Slurm would take these jobs.")

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
 
 def print_json(value: Any) -> None:
@@ -20,11 +21,15 @@ def print_json(value: Any) -> None:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], title: str | None = None) -> Table:
-    """A rich table of text cells."""
+    """A rich table of text cells, which mean themselves; a `Text` brings its colour along."""
     out = Table(*columns, title=title, title_justify="left")
     for row in rows:
-        out.add_row(*("" if cell is None else escape(str(cell)) for cell in row))
+        out.add_row(*(cell if isinstance(cell, Text) else escape(_cell(cell)) for cell in row))
     return out
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:

@@ -111,17 +111,18 @@ def _reasons(status: ExperimentStatus) -> Iterator[str]:
 
 
 def _row(run: RunStatus) -> tuple[object, ...]:
+    from rich.text import Text
+
     axes = axes_text(run.axes, list(run.axes))
     if run.start == "transfer":
         axes = f"transfer {axes}".strip()
-    colour = _COLOURS.get(run.state)
     losses = {key: value for key, value in run.last.items() if key.endswith("loss")}
     return (
         run.run_id,
         run.preset,
         axes,
         run.seed,
-        f"[{colour}]{run.state}[/]" if colour else run.state,
+        Text(run.state, style=_COLOURS.get(run.state, "")),
         f"{run.step}/{run.steps}",
         None if run.steps_per_second is None else f"{run.steps_per_second:.2f}",
         None if run.seconds_left is None else _duration(run.seconds_left),

@@ -16,18 +16,23 @@ Example:
 from __future__ import annotations
 
 import argparse
+from typing import TYPE_CHECKING
 
 from petgan.cli.experiments import (
     add_grid_arguments,
     add_start_arguments,
     command_line,
     open_grid,
-    print_scripts,
+    print_check,
     reference_of,
     start,
     target_of,
 )
 from petgan.cli.output import print_table
+
+if TYPE_CHECKING:
+    from petgan.study import Study
+    from petgan.submit import Target
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,10 +61,21 @@ def _study(args: argparse.Namespace) -> None:
         )
     study = load_study(args.grid, reference_of)
     if args.dry_run:
-        for stage in study.stages:
-            print_scripts(stage.experiment, stage.grid, target, stage.points, len(stage.points))
+        _print_study(study, target)
         return
     queued = submit_study(study, target, command=command_line())
     print_table(
         ("what", "jobs"), [(what, " ".join(jobs) or "nothing to do") for what, jobs in queued.items()]
     )
+
+
+def _print_study(study: Study, target: Target) -> None:
+    from petgan.study import preview
+
+    scripts = list(preview(study, target))
+    for _, text in scripts:
+        print(text)
+    print("would queue, one behind the other:")
+    print_table(("what", "script"), [(what, text.splitlines()[1]) for what, text in scripts])
+    for stage in study.stages:
+        print_check(stage.grid, target, stage.points)

@@ -68,6 +68,23 @@ def test_a_study_finishes_with_nobody_logged_in(cluster, make_dataset):
         lineage = json.loads(run.lineage_file.read_text())
         expected = best.chosen_checkpoint() if entry["start"] == "transfer" else None
         assert (lineage["parent"] or {}).get("digest") == (expected and file_digest(expected))
+    for name in names:
+        for run_id, job in jobs_of(ExperimentFolder(cluster.folder / "stüdy" / name)).items():
+            lineage = json.loads(
+                (cluster.folder / "stüdy" / name / "runs" / run_id / "lineage.json").read_text()
+            )
+            assert lineage["jobs"] == [job]
+            assert lineage["image_digest"] == file_digest(cluster.image)
+            assert lineage["hosts"] in (["vm1"], ["vm2"])
     assert "<html" in (cluster.folder / "stüdy" / "report" / "index.html").read_text()
     with Dataset(cluster.folder / "stüdy" / "synthetic.h5") as synthetic:
         assert len(synthetic.images()) == 12
+
+
+def jobs_of(experiment):
+    """The array task that each run was given to."""
+    return {
+        run_id: f"{array['job']}_{index}"
+        for submission in experiment.slurm_submissions()
+        for run_id, array, index in submission.tasks()
+    }

@@ -35,6 +35,7 @@ from mishaps import (
 )
 
 from petgan import slurm
+from petgan.errors import RankCountError
 
 pytestmark = pytest.mark.cluster
 
@@ -97,7 +98,7 @@ RANKS = {"nodes": 2, "tasks": 2}
 @pytest.mark.timeout(300)
 def test_of_four_ranks_one_is_killed_and_the_others_end_within_a_minute(cluster, make_dataset):
     dataset = make_dataset()
-    experiment = cluster.submit(cluster.grid(steps=2000, name="ranks", resources=RANKS), dataset)
+    experiment = cluster.submit(cluster.grid(steps=20000, name="ranks", resources=RANKS), dataset)
     run = only_run(experiment)
     wait_for_step(run, 20)
     victim = next(pid for pid in workers(run) if rank_of(pid) == 3)
@@ -109,8 +110,35 @@ def test_of_four_ranks_one_is_killed_and_the_others_end_within_a_minute(cluster,
     cluster.petgan("retry", experiment.path)
     wait_for_step(run, last_step(run) + 10)
     assert "going on from step" in run.log_file.read_text()
+    # All four stop at one step, and the next start of the job goes on from there.
+    job = job_of(experiment)
+    cluster.requeue(job)
+    wait_until(lambda: starts(run)[-1] == f"{job}+1", 90, lambda: logs(experiment))
+    wait_for_step(run, last_step(run) + 10)
+    steps = [line["step"] for line in run.metrics()]
+    assert steps == sorted(set(steps))
     cluster.petgan("cancel", experiment.path)
     cluster.wait(experiment, "cancelled")
+
+
+def test_a_job_with_too_few_ranks_ends_with_their_sentence_and_their_exit_code(cluster, make_dataset):
+    fewer = 'srun() { command srun --ntasks=2 --ntasks-per-node=1 "$@"; }'
+    profile = cluster.profile(setup=[fewer])
+    grid = cluster.grid(steps=40, name="fewer", resources=RANKS)
+    experiment = cluster.submit(grid, make_dataset(), profile=profile)
+    cluster.wait(experiment, "failed")
+    _, sentence = shown(cluster, experiment)
+    assert "the run asks for 4 ranks, 2 nodes with 2 each: got 2" in sentence
+    command = ["sacct", "-nXP", "-j", job_of(experiment), "-o", "ExitCode"]
+    wait_until(
+        lambda: (
+            subprocess.run(command, capture_output=True, text=True).stdout.strip()
+            == f"{RankCountError.exit_code}:0"
+        ),
+        60,
+        lambda: logs(experiment),
+    )
+    assert not only_run(experiment).checkpoints.exists()
 
 
 def rank_of(pid):

@@ -62,11 +62,11 @@ ASKED = {
     "ranks": ({}, {"cpus": 3, "tasks": 3}, ["CPUs a node", "9", "at most 8"]),
     "nodes": ({}, {"nodes": 3}, ["nodes", "3", "at most 2"]),
     "GPUs": ({}, {"gpus": 4}, ["GPUs a node", "4", "at most 2"]),
-    "GPU type": ({"gpu_type": "a100"}, {"gpus": 1}, ["Slurm refuses the job", "petgan submit --dry-run"]),
-    "constraint": ({"constraint": "fast"}, {}, ["Slurm refuses the job"]),
+    "GPU type": ({"gpu_type": "a100"}, {"gpus": 1}, ["gpu_type: partition main has", "'a100'", "leave"]),
+    "constraint": ({"constraint": "fast"}, {}, ["constraint: no node of partition main", "'fast'", "leave"]),
     "account": ({"account": "nobody"}, {}, ["account: you have none", "'nobody'", "allowed: petgan"]),
     "qos": ({"qos": "gold"}, {}, ["qos: you have none", "'gold'", "allowed: normal"]),
-    "option": ({"sbatch": ["--no-such-option"]}, {}, ["Slurm refuses the job", "no-such-option"]),
+    "option": ({"sbatch": ["--no-such-option"]}, {}, ["Slurm refuses", "no-such-option", "submit --dry-run"]),
     "start": ({"warning_s": 300}, {"time_min": 5}, ["warning_s", "time_min 5"]),
 }
 

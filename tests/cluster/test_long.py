@@ -29,7 +29,7 @@ from mishaps import (
 
 from petgan import slurm
 from petgan.errors import PetganError
-from petgan.runs import ExperimentFolder
+from petgan.runs import ExperimentFolder, file_digest, read_json
 
 pytestmark = [pytest.mark.cluster, pytest.mark.long]
 
@@ -86,6 +86,40 @@ def test_a_study_under_a_hundred_kills_ends_with_the_tables_of_the_undisturbed_o
     for one, other in zip(experiment.run_folders(), whole.run_folders(), strict=True):
         assert results(one) == results(other), logs(experiment)
     assert _tables(cluster, experiment) == _tables(cluster, whole)
+
+
+@pytest.mark.timeout(3600)
+def test_the_demo_goes_its_road_through_the_queue(cluster):
+    """`make demo-cluster`: tables from jobs that ran as arrays; each record names job, node and image."""
+    cluster.petgan("demo", "--into", "démo", "--profile", cluster.profile(), timeout=3000)
+    for name in ("mammogram", "pet", "transfer"):
+        experiment = ExperimentFolder(cluster.folder / "démo" / name)
+        arrays = {str(array["job"]) for s in experiment.slurm_submissions() for array in s.arrays}
+        assert set(current(experiment)) == {"done"}
+        for run in experiment.run_folders():
+            record = read_json(run.lineage_file)
+            assert {job.partition("_")[0] for job in record["jobs"]} <= arrays
+            assert record["jobs"]
+            assert set(record["hosts"]) in ({"vm1"}, {"vm2"}, {"vm1", "vm2"})
+            assert record["image_digest"] == file_digest(cluster.image)
+    tables = [
+        list(csv.DictReader(file.read_text().splitlines()))
+        for file in (cluster.folder / "démo" / "report").rglob("*.csv")
+    ]
+    assert len(tables) > 1
+    assert all(tables), "a table without rows"
+
+
+@pytest.mark.timeout(7200)
+def test_the_gpu_image_is_built_and_works_where_there_is_no_gpu(testbed):
+    """Unless it lies there already, this takes a quarter of an hour and 16 GB."""
+    done = subprocess.run(
+        [ROOT / "containers" / "build.sh", "gpu"], check=True, capture_output=True, text=True,
+        stdin=subprocess.DEVNULL,
+    )  # fmt: skip
+    image = done.stdout.splitlines()[-1]
+    said = subprocess.run(["apptainer", "test", image], check=True, capture_output=True, text=True).stdout
+    assert "the gpu image works" in said
 
 
 def _harm(experiment: ExperimentFolder, chance: random.Random) -> bool:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import random
 import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
+import yaml
 from conftest import ROOT, current, wait_until
 from mishaps import processes, queued, starts
 
@@ -109,6 +112,43 @@ def test_a_submitter_killed_at_random_moments_completes_when_given_again(cluster
         subprocess.run(["scontrol", "release", job], check=True)
     cluster.wait(experiment, "done")
     assert [len(starts(run)) for run in experiment.run_folders()] == [1, 1, 1]
+
+
+STUDY_KINDS = {("one", "evaluate"): 1, ("two", "choose"): 1, ("two", "evaluate"): 1, ("two", "report"): 1}
+
+
+@pytest.mark.timeout(300)
+def test_the_submitter_of_a_study_killed_at_random_moments_leaves_one_chain(cluster, make_dataset):
+    """Given again until it is through: each job of the chain waits once, and each run is in one task."""
+    chance, began = random.Random(3), time.monotonic()
+    grid, dataset = cluster.grid(steps=20, product={"dropout": [0.1, 0.2]}), make_dataset()
+    stages = [{"grid": grid.name, "dataset": str(dataset), "experiment": name} for name in ("one", "two")]
+    stages[1]["from"] = "one"
+    study = cluster.folder / "study.yaml"
+    study.write_text(yaml.safe_dump({"name": "study", "stages": stages}))
+    profile = cluster.profile(sbatch=["--hold"])
+    command = [sys.executable, "-m", "petgan", "submit", str(study), "--profile", str(profile)]
+    try:
+        most = itertools.count(4, 2)  # seconds, for it has to come through on a busy machine too
+        while killed_submitter(cluster, command, {}, after=chance.uniform(0.5, next(most))) != 0:
+            assert time.monotonic() - began < 200
+        assert _kinds() == {**STUDY_KINDS, ("one", "0"): 2, ("two", "0"): 2 + 2}
+        for name in ("one", "two"):
+            assert current(ExperimentFolder(cluster.folder / name)) == ["queued"] * 2
+            cluster.petgan("cancel", cluster.folder / name)
+        assert not _kinds()
+    finally:
+        slurm.cancel([task.job for task in _study_tasks()])
+
+
+def _study_tasks():
+    return [task for task in slurm.queue().values() if task.name.startswith(("petgan-one-", "petgan-two-"))]
+
+
+def _kinds():
+    """How many tasks of each kind wait: by experiment, and the end of the job's name."""
+    parts = (task.name.split("-") for task in _study_tasks())
+    return dict(Counter((words[1], words[-1]) for words in parts))
 
 
 POISON = "raise SystemExit('a package of the user has leaked into the container')\n"
