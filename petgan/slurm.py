@@ -327,7 +327,7 @@ def submit(script: str, *, test_only: bool = False) -> str:
     if done.returncode:
         words = [line.partition("error: ")[2] for line in done.stderr.splitlines() if "error: " in line]
         raise UserError(
-            f"Slurm refuses the job: {'; '.join(words) or done.stderr.strip()}",
+            f"Slurm refuses the job: {'; '.join(words or done.stderr.strip().splitlines())}",
             hint="'petgan submit --dry-run' shows the script, 'sinfo' what the cluster has",
         )
     return "" if test_only else done.stdout.strip().partition(";")[0]
