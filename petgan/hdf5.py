@@ -1,4 +1,4 @@
-"""HDF5 files that are written whole or not at all, on a full disk too.
+"""HDF5 files that are written whole or not at all, on a full disk too, and arrays read from them alone.
 
 HDF5 cannot close a file that it cannot write: what is left in its caches crashes the interpreter at its
 end. So HDF5 writes to a file that never fails; the first error is kept, and raised once HDF5 is done.
@@ -15,6 +15,9 @@ from typing import Any
 import h5py
 
 from petgan.runs import atomic_path
+
+# Filters that every HDF5 brings. For another one it would look for a library to load.
+_FILTERS = (h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32)
 
 
 class _PatientFile(io.FileIO):
@@ -71,3 +74,28 @@ def atomic_hdf5(path: Path | str) -> Iterator[NewFile]:
         finally:
             if raw.error is not None:
                 raise raw.error
+
+
+def own_dataset(file: h5py.File, name: str) -> h5py.Dataset | str:
+    """An array of the file, or a predicate that says why it cannot be read from the file alone.
+
+    Links and storage that lead out of the file could show another user's data as this one's. They are
+    found out before HDF5 follows them: no other file is opened.
+    """
+    link = file.get(name, getlink=True)
+    if link is None:
+        return "is missing"
+    if not isinstance(link, h5py.HardLink):
+        return "is a link"
+    array = h5py.h5o.open(file.id, name.encode())
+    if not isinstance(array, h5py.h5d.DatasetID):
+        return "is no array"
+    layout = array.get_create_plist()
+    if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
+        return "is stored in another file"
+    if any(layout.get_filter(n)[0] not in _FILTERS for n in range(layout.get_nfilters())):
+        return "is compressed in a way that petgan does not know"
+    size = array.get_space().get_select_npoints() * array.get_type().get_size()
+    if layout.get_layout() != h5py.h5d.CHUNKED and array.get_storage_size() < size:
+        return "has no data"
+    return h5py.Dataset(array)

@@ -215,7 +215,7 @@ class Training:
     patients: np.ndarray
     held_out: np.ndarray
     digest: str
-    meaning: dict[str, str]
+    meaning: dict[str, Any]
 
 
 def _read_training(origin: Origin) -> Training | None:
@@ -325,7 +325,8 @@ def _write(
 ) -> None:
     """Write all targets; the folders appear when everything else is written."""
     labels = [f"synthetic-{number:06d}" for number in range(1, len(images) + 1)]
-    meaning = training.meaning if training else dict.fromkeys(("modality", "units", "window"), "unknown")
+    unknown = dict.fromkeys(("modality", "units", "window"), "unknown")
+    meaning: dict[str, Any] = training.meaning if training else unknown
     with contextlib.ExitStack() as folders:
         if png is not None:
             folder = folders.enter_context(_new_folder(png))
