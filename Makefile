@@ -1,5 +1,6 @@
 # make demo               the whole road on synthetic patients
 # make test               every check that needs no cluster
+# make test-fuzz          20,000 broken files of each kind: an hour
 # Both make .venv first; another interpreter is chosen with PYTHON=python3.12.
 #
 # The others change the machine: as root, on Debian 12, they install Slurm, MariaDB and Apptainer, see
@@ -14,13 +15,16 @@ BIN := $(VENV)/bin
 
 TESTBED := slurm/testbed/testbed
 
-.PHONY: demo test lint clean cluster test-cluster test-cluster-long demo-cluster
+.PHONY: demo test test-fuzz lint clean cluster test-cluster test-cluster-long demo-cluster
 
 demo: $(VENV)/.installed-train
 	$(BIN)/petgan demo
 
 test: lint
 	$(BIN)/pytest
+
+test-fuzz: $(VENV)/.installed-dev
+	$(BIN)/pytest -m fuzz --timeout=14400
 
 cluster: $(VENV)/.installed-dev
 	$(TESTBED) install

@@ -73,7 +73,7 @@ def disk_errors(path: Path | str) -> Iterator[None]:
 
 _DISK_PROBLEMS = (
     errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR,
-    errno.ENAMETOOLONG, errno.EIO, errno.ESTALE,
+    errno.ENAMETOOLONG, errno.EIO, errno.ESTALE, errno.ENOENT,
 )  # fmt: skip
 
 

@@ -1,8 +1,10 @@
-r"""Turn folders of DICOM, GIF, PNG, JPEG, PGM and .npy files into one dataset: grey, square, windowed, split
-by patient and without identity. Beside it a record says what was done: data/pet.ingest.json.
+r"""Turn folders of DICOM, DDSM, GIF, PNG, JPEG, PGM and .npy files into one dataset: grey, square, windowed,
+split by patient and without identity. Beside it data/pet.ingest.json and a page, data/pet.ingest.html, say
+what was done; data/pet.ingest.cache lets another run read only what is new (delete it whenever you like).
 
 Patients and files become keyed hashes. The key is made once and stays yours: keep it, and keep it secret.
-The same files and key give the same dataset, byte for byte.
+The same files and key give the same dataset, byte for byte. Messages call a file by its hash, since names of
+files are often patients' names; 'petgan dataset find HASH --source SOURCE' tells the name.
 
 units, of PET by DICOM:
   suvbw                SUV by body weight (g/ml); what it needs and cannot find is said by name
@@ -17,35 +19,50 @@ windows:
   none                 values in their units; only with --dtype float32
   auto                 PET: percentile:0.5,99.5; 8-bit pictures: full; others: percentile:0,100
 
+take, of a PET series:
+  all                  every slice
+  slices:every=K       every K-th by position
+  central:N            the N in the middle
+  mip:VIEW,...         maximum-intensity projections: coronal, sagittal, axial
+
+field:
+  full                 the whole picture
+  breast               what the breast takes; of a PET series the same for all slices
+  NUMBERmm             a square of this size around the breast, such as 170mm
+
 patients:
   folder      the first folder below SOURCE (below what holds all of them, if there are several)
   file        every file is a patient of her own
   mini-mias   mdb001 and mdb002 are the two breasts of one woman
   EXPRESSION  a regular expression with one group, searched in the path: 'P_(\d+)'
-  auto        DICOM: PatientID; pictures: mini-mias, folder or file, as the names suggest
+  auto        DICOM: PatientID; known collections: their own rule; pictures: folder or file
 
 Files that are no images are skipped. Images that cannot be taken are refused, one line each; the good ones
-go in all the same, and the exit code is 2.
+go in all the same, and the exit code is 2. Images with text in their pixels wait for a person: look at
+data/pet.quarantine.png, write "accept" beside those in data/pet.quarantine.csv that may go in, and give the
+command again with --accept-quarantined data/pet.quarantine.csv.
 
 Example:
   petgan ingest scans --output data/pet.h5 --dry-run
   petgan ingest scans --output data/pet.h5 --size 64 --window suv:0,10 --split 0.8,0.1,0.1
+  petgan ingest films --output data/films.h5 --orient left --mask-film --field breast
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+import time
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from petgan.cli.output import progress_bar
 from petgan.errors import EXIT_USER_MISTAKE, ConfigError
 
 if TYPE_CHECKING:
-    from petgan.ingest import Options
+    from petgan.ingest import Options, Plan
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -68,6 +85,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--window", default="auto", help="what becomes black and white (default: auto)")
     parser.add_argument(
+        "--take", default="all", metavar="RULE", help="what of a PET series becomes images (default: all)"
+    )
+    parser.add_argument(
+        "--field", default="full", metavar="FIELD", help="what of a picture is shown (default: full)"
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "presentation", "processing"),
+        default="auto",
+        help="of mammograms by DICOM, where there are both (default: auto)",
+    )
+    parser.add_argument(
+        "--orient",
+        choices=("as-is", "left"),
+        default="as-is",
+        help="left: mirror mammograms whose chest wall is at the right edge (default: as-is)",
+    )
+    parser.add_argument(
+        "--mask-film", action="store_true", help="black out what lies beside the breast: labels, borders"
+    )
+    parser.add_argument(
         "--patients", default="auto", metavar="RULE", help="whose a picture is (default: auto)"
     )
     parser.add_argument(
@@ -82,40 +120,60 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="default: PETGAN_KEY_FILE, or else ~/.config/petgan/identity.key",
     )
+    parser.add_argument(
+        "--accept-quarantined",
+        type=Path,
+        metavar="FILE",
+        help="a quarantine list in which a person has decided",
+    )
     parser.add_argument("--workers", type=int, metavar="N", help="processes (default: all cores)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be taken, and write nothing")
+    parser.add_argument("--dry-run", action="store_true", help="say what would be taken; write no dataset")
 
 
 def run(args: argparse.Namespace) -> int:
     from petgan.ingest import ingest, make_plan
+    from petgan.ingest.quarantine import read_accepted
+    from petgan.report.ingest import write_page
 
     if args.workers is not None and args.workers < 1:
         raise ConfigError("an ingest needs at least one worker", value=args.workers)
     options = _options(args)
+    common: dict[str, Any] = {
+        "key_file": args.key_file,
+        "accepted": read_accepted(args.accept_quarantined) if args.accept_quarantined else None,
+        "workers": args.workers,
+        "isolated": True,
+        "progress": progress_bar,
+    }
     if args.dry_run:
-        plan = make_plan(args.sources, options, workers=args.workers, progress=progress_bar)
-        for name, reason in sorted(plan.refused.items()):
-            _print_refused(name, reason)
-        _print_skipped(plan.skipped)
-        formats = Counter(frame.format for frame in plan.frames)
-        patients = len({frame.patient for frame in plan.frames})
-        print(f"would take {len(plan.frames)} images ({_listed(formats)}) of {patients} patients")
-        print(f"modality {plan.options.modality}, units {plan.units}, window {plan.window}")
-        return EXIT_USER_MISTAKE if plan.refused else 0
+        return _say_plan(make_plan(args.sources, options, output=args.output, **common))
+    begun = time.monotonic()
+    record = ingest(args.sources, args.output, options, refuse=_print_refused, **common)
+    seconds = time.monotonic() - begun
+    _say_record(record, args.output, options)
+    page = write_page(record, args.output)
+    print(f"{record['files']} files in {seconds:.1f} s ({record['files'] / seconds:.0f} files/s); see {page}")
+    return EXIT_USER_MISTAKE if record["refused"]["files"] else 0
 
+
+def _say_plan(plan: Plan) -> int:
+    for source, reason in sorted(plan.refused.items()):
+        _print_refused(source, reason)
+    _print_skipped(plan.skipped)
+    formats = Counter(picture.frames[0].format for picture in plan.pictures)
+    patients = len({picture.frames[0].patient for picture in plan.pictures})
+    print(f"would take {len(plan.pictures)} images ({_listed(formats)}) of {patients} patients")
+    if plan.waiting:
+        print(f"{len(plan.waiting)} images have text in their pixels, and would wait for a person")
+    print(f"modality {plan.options.modality}, units {plan.units}, window {plan.window}")
+    return EXIT_USER_MISTAKE if plan.refused else 0
+
+
+def _say_record(record: Mapping[str, Any], output: Path, options: Options) -> None:
     from petgan.store import SPLITS
 
-    record = ingest(
-        args.sources,
-        args.output,
-        options,
-        key_file=args.key_file,
-        workers=args.workers,
-        progress=progress_bar,
-        refuse=_print_refused,
-    )
     _print_skipped(record["skipped"])
-    print(f"wrote {record['images']} images of {record['patients']} patients to {args.output}")
+    print(f"wrote {record['images']} images of {record['patients']} patients to {output}")
     print(f"images: {_listed(record['by_split'])}; patients: {_listed(record['patients_by_split'])}")
     shares = zip(SPLITS, options.split, strict=True)
     empty = [split for split, share in shares if share and not record["by_split"].get(split)]
@@ -125,11 +183,30 @@ def run(args: argparse.Namespace) -> int:
             f"{record['patients']} patients? If not, give the folder right above theirs, or --patients",
             file=sys.stderr,
         )
+    across = record["duplicates"]["across_patients"]
+    if across:
+        pairs = "1 pair" if across == 1 else f"{across} pairs"
+        print(
+            f"warning: {pairs} of images of different patients are the same or nearly so; those patients are "
+            "in one split. Is it one patient with two names?",
+            file=sys.stderr,
+        )
+    waiting = record["quarantine"]["pictures"]
+    if waiting:
+        lists = output.with_suffix(".quarantine.csv")
+        print(
+            f"warning: {waiting} images wait for a person: look at {lists.with_suffix('.png')}, write "
+            f"'accept' into {lists} beside those that may go in, and add --accept-quarantined {lists}",
+            file=sys.stderr,
+        )
     refused = record["refused"]["files"]
     if refused:
         files = "1 file was" if refused == 1 else f"{refused} files were"
-        print(f"petgan ingest: {files} refused (see above); {args.output} holds the rest", file=sys.stderr)
-    return EXIT_USER_MISTAKE if refused else 0
+        print(
+            f"petgan ingest: {files} refused (see above; 'petgan dataset find' tells their names); {output} "
+            "holds the rest",
+            file=sys.stderr,
+        )
 
 
 def _options(args: argparse.Namespace) -> Options:
@@ -143,15 +220,18 @@ def _options(args: argparse.Namespace) -> Options:
     if len(split) != 3:
         raise ConfigError("--split takes three shares", value=args.split, allowed="such as 0.7,0.15,0.15")
     values = {
-        name: getattr(args, name) for name in ("size", "modality", "units", "dtype", "window", "patients")
-    }
+        name: getattr(args, name)
+        for name in (
+            "size", "modality", "units", "dtype", "window", "take", "field", "kind", "orient", "mask_film",
+            "patients",
+        )
+    }  # fmt: skip
     options: Options = validated(Options, {**values, "split": split})
     return options
 
 
-def _print_refused(name: str, reason: str) -> None:
-    printable = name if name.isprintable() else ascii(name)
-    print(f"refused: {printable} {reason}", file=sys.stderr)
+def _print_refused(source: str, reason: str) -> None:
+    print(f"refused: {source} {reason}", file=sys.stderr)
 
 
 def _print_skipped(skipped: Mapping[str, int]) -> None:

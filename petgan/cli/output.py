@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -66,13 +67,14 @@ def progress_bar(what: str, unit: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def _log_lines(what: str, unit: str) -> Callable[[int, int], None]:
-    shown = -1
+    shown, begun = -1, time.monotonic()
 
     def show(done: int, total: int) -> None:
         nonlocal shown
         tenth = 10 * done // total if total else 10
         if tenth > shown:
             shown = tenth
-            print(f"{what}: {done} of {total} {unit}", file=sys.stderr, flush=True)
+            speed = done / max(time.monotonic() - begun, 1e-3)
+            print(f"{what}: {done} of {total} {unit} ({speed:.3g} {unit}/s)", file=sys.stderr, flush=True)
 
     return show

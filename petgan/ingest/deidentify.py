@@ -36,13 +36,17 @@ class Key:
         """16 hexadecimal digits for a patient."""
         return self._digest("patient", identity).hex()[:16]
 
-    def source(self, series: str, rank: int) -> str:
-        """12 hexadecimal digits for a file or series, and 4 for the slice's number in it."""
-        return self._digest("source", series).hex()[:12] + f"{rank:04x}"
+    def series(self, identity: str) -> str:
+        """16 hexadecimal digits for a series, or for a file that is none of one."""
+        return self._digest("source", identity).hex()[:16]
 
     def name(self, name: str) -> str:
         """16 hexadecimal digits for a file name."""
         return self._digest("name", name).hex()[:16]
+
+    def seal(self, what: str, identity: str) -> str:
+        """64 hexadecimal digits for an identity of some kind; kinds do not share hashes."""
+        return self._digest(what, identity).hex()
 
     def fraction(self, patient: str) -> float:
         """A number in [0, 1) for a patient, uniform over patients."""
@@ -60,19 +64,32 @@ def key_file(given: Path | str | None = None) -> Path:
     return Path(os.environ.get(KEY_FILE_VARIABLE) or default)
 
 
-def load_key(given: Path | str | None = None) -> Key:
+def load_key(given: Path | str | None = None, *, make: bool = True) -> Key:
     """Read the key; make one, for the user alone, where there is none yet.
+
+    Processes that make one at the same moment get the same.
+
+    Parameters
+    ----------
+    given : path, optional
+        See `key_file`.
+    make : bool
+        Whether a missing one is made.
 
     Raises
     ------
     ConfigError
-        If the file is no key.
+        If the file is no key, or missing and not to be made.
     DiskError
         If it cannot be made or read.
     """
     path = key_file(given)
     try:
         if not path.exists():
+            if not make:
+                raise ConfigError(
+                    f"there is no key file {path}", hint="name the one of the ingest with --key-file"
+                )
             _make(path)
         secret = path.read_bytes()
         mode = path.stat().st_mode
@@ -90,9 +107,20 @@ def load_key(given: Path | str | None = None) -> Key:
     return Key(secret)
 
 
+def warn_of_key_beside(output: Path | str, given: Path | str | None = None) -> None:
+    """Warn if the key lies in the folder of a dataset, or below: who is given the folder would get both."""
+    path, folder = key_file(given).resolve(), Path(output).resolve().parent
+    if folder in path.parents:
+        logger.warning(
+            "the key file %s lies beside the dataset: keep it elsewhere, so that it is not passed on with it",
+            path,
+        )
+
+
 def _make(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # By chance, not by process: those of several machines may share a number and a folder.
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
             file.write(secrets.token_bytes(KEY_BYTES))

@@ -1,44 +1,91 @@
 """DICOM files: PET slice by slice, and mammograms.
 
-Values are rescaled slice by slice, since PET's RescaleSlope changes from slice to slice (PS3.3 C.8.9.4);
-slices are ordered by their position along the normal of their plane (PS3.3 C.7.6.2), never by name.
+Values are rescaled slice by slice, since PET's RescaleSlope changes from slice to slice (PS3.3 C.8.9.4).
+Where a slice lies is in its header's plane (PS3.3 C.7.6.2), for `petgan.ingest.volume`. Of a multi-frame file
+(enhanced PET and legacy converted enhanced PET) both come from the functional groups of the frame, else from
+the shared ones, else from the top (PS3.3 C.7.6.16).
 """
 
 from __future__ import annotations
 
+import io
+import math
+import re
 import warnings
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from pydicom import Dataset, dcmread
-from pydicom.datadict import tag_for_keyword
+from pydicom.datadict import keyword_for_tag, tag_for_keyword
+from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
-from pydicom.pixels import apply_modality_lut, get_decoder, pixel_array
-from pydicom.uid import UID
+from pydicom.filebase import DicomBytesIO
+from pydicom.filereader import read_file_meta_info
+from pydicom.filewriter import write_file_meta_info
+from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.utils import as_pixel_options
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
 from petgan.errors import InputError
-from petgan.ingest import suv
-from petgan.ingest.frame import Header, Refused, Skipped
+from petgan.ingest import mammography, suv
+from petgan.ingest.codecs import check_codec, decode
+from petgan.ingest.frame import Header, Plane, Refused, Skipped
 from petgan.ingest.raster import check_size
 
 MODALITIES = {"PT": "pet", "MG": "mammogram"}
-TAGS = [
-    "SOPInstanceUID", "ImageType", "Modality", "PatientID", "SeriesInstanceUID", "Units",
-    "BurnedInAnnotation", "ImagePositionPatient", "ImageOrientationPatient",
-    "SamplesPerPixel", "PhotometricInterpretation",
-    "NumberOfFrames", "Rows", "Columns", "BitsStored", "PixelRepresentation",
-    "RescaleSlope", "RescaleIntercept", "ModalityLUTSequence",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+CAPTURE_MODALITIES = ("OT", "SC")  # whatever was captured
+CAPTURES = (
+    SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
+MAX_INFLATED_BYTES = 2**29  # of a deflated file: against decompression bombs
+SPACING_MM = (1e-3, 1e3)  # what can be between two pixels
+FARTHEST_MM = 1e5  # from the origin
+ORTHONORMAL = 1e-3  # by how much direction cosines may be rounded
+
+_PIXELS = [
+    "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
+    "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
+    "ExtendedOffsetTableLengths", "SOPClassUID", "Modality", "RescaleSlope", "RescaleIntercept",
+    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
-_KEYWORDS = dict.fromkeys([*TAGS, *suv.KEYWORDS])
-_HEADER_TAGS = [
-    *(number for name in _KEYWORDS if (number := tag_for_keyword(name)) is not None),
-    *suv.PRIVATE_TAGS,
-]
-# Words of ImageType in projections of a whole volume.
-PROJECTIONS = ("PROJ", "MIP", "MAX_IP", "MAX PIXEL", "SUM")
+_HEADER = [
+    *_PIXELS, "SOPInstanceUID", "ImageType", "PatientID", "SeriesInstanceUID", "Units", "BurnedInAnnotation",
+    "ConversionType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
+    "VolumeBasedCalculationTechnique", *suv.KEYWORDS, *mammography.KEYWORDS,
+]  # fmt: skip
+
+
+def _numbers(keywords: Sequence[str]) -> list[int]:
+    return [number for name in dict.fromkeys(keywords) if (number := tag_for_keyword(name)) is not None]
+
+
+_PIXEL_TAGS = _numbers(_PIXELS)
+_HEADER_TAGS = [*_numbers(_HEADER), *suv.PRIVATE_TAGS]
+
+# In ImageType, with spaces for underscores: MAX PIXEL, MAX_IP, MIP, PROJECTION IMAGE, SUM, but not SUMMARY.
+_PROJECTION = re.compile(
+    r"\b(PROJ(ECT(ED|IONS?))?|SUM|(2D|3D)?MIPS?|(MAX|MIN|MEAN|AVG)(IMUM)? ?(PIXEL|IP|INTENSITY))\b"
+)
+_RENDERED = ("MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER")  # VolumeBasedCalculationTechnique
 
 
 def scan(path: Path) -> list[Header]:
@@ -49,22 +96,28 @@ def scan(path: Path) -> list[Header]:
     Refused
         If an image is there that cannot be taken.
     Skipped
-        If the file holds no PET image and no mammogram.
+        If the file holds no PET image, no mammogram and no secondary capture of nobody knows what.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         data = _header(path)
-    modality = _modality(data)
-    _check_image(data)
-    _check_codec(data)
-    frames = int(data.get("NumberOfFrames") or 1)
-    if frames > 1 and modality != "pet":
-        raise Refused("is a mammogram of several frames (tomosynthesis), of which no rule takes one")
-    return [_frame_header(data, modality, index) for index in range(frames)]
+        modality = _modality(data)
+        _check_image(data)
+        check_codec(data)
+        frames = int(data.get("NumberOfFrames") or 1)
+        if frames > 1 and modality != "pet":
+            kind = "mammogram (tomosynthesis)" if modality else "secondary capture"
+            raise Refused(f"is a {kind} of several frames, of which no rule takes one")
+        if frames > 1 and frames != len(data.get("PerFrameFunctionalGroupsSequence") or ()):
+            raise Refused(f"does not say where its frames lie: {_tag('PerFrameFunctionalGroupsSequence')}")
+        return [_frame_header(data, modality, index) for index in range(frames)]
 
 
 def read(path: Path, index: int) -> np.ndarray:
     """One frame's values after the modality transformation; MONOCHROME1 is turned to bright on dark.
+
+    The header of the file read last is kept, so that all frames of a file cost one reading of it, and no
+    frame costs the reading of another's pixels.
 
     Returns
     -------
@@ -73,14 +126,13 @@ def read(path: Path, index: int) -> np.ndarray:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = Dataset()
-        stored = pixel_array(path, ds_out=data, specific_tags=_tag_numbers(), index=index)
-        if data.PhotometricInterpretation == "MONOCHROME1":
-            low, high = _stored_span(data)
+        status = path.stat()
+        file = _parsed(path, status.st_mtime_ns, status.st_size)
+        stored = file.frame(index)
+        if file.data.PhotometricInterpretation == "MONOCHROME1":
+            low, high = _stored_span(file.data)
             stored = low + high - stored.astype(np.float64)
-        values = _modality_values(stored, data, index)
-    if not np.isfinite(values).all():
-        raise Refused("holds values that are not finite numbers")
+        values = _modality_values(stored, file.data, index)
     return values.astype(np.float32)
 
 
@@ -102,7 +154,7 @@ def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
             or the earliest AcquisitionTime less FrameReferenceTime (0054,1300) plus the time to the frame's
             mean activity, by ActualFrameDuration (0018,1242); where these are absent or 0, the
             earliest AcquisitionTime. DecayCorrectionDateTime (0018,9701) of enhanced PET goes before all
-            of them.
+            of them; it stands there for DecayCorrection, if DecayCorrected (0018,9758) is YES.
         ADMIN
             as given.
         NONE
@@ -148,27 +200,103 @@ def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
     return factors.pop()
 
 
+# --- files -----------------------------------------------------------------------------------------------
+
+
 def _header(path: Path) -> Dataset:
+    with _opened(path) as file:
+        return _dataset(file, _HEADER_TAGS)
+
+
+def _dataset(file: BinaryIO, tags: list[int]) -> Dataset:
+    """The attributes before the pixels; the file stands at the pixels then."""
     try:
-        return dcmread(path, stop_before_pixels=True, specific_tags=_HEADER_TAGS)
+        return dcmread(file, stop_before_pixels=True, specific_tags=tags)
     except InvalidDicomError:
         raise Refused("is not a DICOM file, or lacks the DICM prefix") from None
 
 
-def _tag_numbers() -> list[int]:
-    return [number for name in TAGS if (number := tag_for_keyword(name)) is not None]
+@contextmanager
+def _opened(path: Path) -> Iterator[BinaryIO]:
+    """The file or, if it is deflated as a whole, what is in it."""
+    with open(path, "rb") as file:
+        if DeflatedExplicitVRLittleEndian.encode() not in file.peek(_META_BYTES):
+            yield file
+            return
+        meta = FileMetaDataset(read_file_meta_info(path))
+        if meta.TransferSyntaxUID != DeflatedExplicitVRLittleEndian:
+            yield file
+            return
+        file.seek(_BEFORE_META + meta.FileMetaInformationGroupLength)
+        stream = zlib.decompressobj(-zlib.MAX_WBITS)
+        inflated = stream.decompress(file.read(), MAX_INFLATED_BYTES)
+    if stream.unconsumed_tail:
+        raise Refused(f"is deflated from more than {MAX_INFLATED_BYTES >> 20} MiB")
+    meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    start = DicomBytesIO()
+    write_file_meta_info(start, meta, enforce_standard=False)
+    yield io.BytesIO(b"".join([bytes(128), b"DICM", start.getvalue(), inflated]))
 
 
-def _modality(data: Dataset) -> str:
+_META_BYTES = 4096  # in which the transfer syntax is named
+_BEFORE_META = 128 + 4 + 12  # preamble, prefix, and FileMetaInformationGroupLength itself
+
+
+@dataclass(frozen=True)
+class _Parsed:
+    """What does not have to be read anew for each frame of a file."""
+
+    path: Path
+    data: Dataset
+    options: dict[str, Any]
+    offset: int  # of the pixels
+    inflated: bytes | None  # all of a file that was deflated
+
+    def frame(self, index: int) -> np.ndarray:
+        """Stored values of one frame."""
+        with open(self.path, "rb") if self.inflated is None else io.BytesIO(self.inflated) as file:
+            file.seek(self.offset)
+            return decode(file, index, self.options)
+
+
+@lru_cache(maxsize=1)
+def _parsed(path: Path, changed: int, size: int) -> _Parsed:
+    with _opened(path) as file:
+        data = _dataset(file, _PIXEL_TAGS)
+        syntax = UID(data.file_meta.TransferSyntaxUID)
+        element = file.read(8 if syntax.is_implicit_VR else 12)
+        if len(element) < 8:
+            raise Refused("is cut short: it has no pixels")
+        group, number = np.frombuffer(element, "<u2" if syntax.is_little_endian else ">u2", 2).tolist()
+        options = as_pixel_options(
+            data, transfer_syntax_uid=syntax, pixel_keyword=keyword_for_tag(group << 16 | number)
+        )
+        if not syntax.is_implicit_VR:
+            options["pixel_vr"] = element[4:6].decode("ascii")
+        inflated = file.getvalue() if isinstance(file, io.BytesIO) else None
+        return _Parsed(path, data, options, file.tell(), inflated)
+
+
+# --- what an image is ------------------------------------------------------------------------------------
+
+
+def _modality(data: Dataset) -> str | None:
+    """``pet`` or ``mammogram``; None of a secondary capture of either, or of neither."""
     kind = UID(data.file_meta.get("MediaStorageSOPClassUID") or "").name
     if kind and "Image Storage" not in kind:
         raise Skipped("DICOM without an image")
     code = data.get("Modality")
     if not kind or code is None:
         raise Refused("is cut short: it does not say what it is")
+    if code in CAPTURE_MODALITIES and _is_capture(data):
+        return None
     if code not in MODALITIES:
         raise Skipped("DICOM of another modality than PT and MG")
     return MODALITIES[code]
+
+
+def _is_capture(data: Dataset) -> bool:
+    return not {data.file_meta.get("MediaStorageSOPClassUID"), data.get("SOPClassUID")}.isdisjoint(CAPTURES)
 
 
 def _check_image(data: Dataset) -> None:
@@ -177,57 +305,142 @@ def _check_image(data: Dataset) -> None:
     check_size(int(data.Columns), int(data.Rows))
     if data.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused("is in colours")
-    if str(data.get("BurnedInAnnotation", "")).upper() == "YES":
-        raise Refused("has text burned into its pixels (BurnedInAnnotation), which may name the patient")
 
 
-def _check_codec(data: Dataset) -> None:
-    syntax = UID(data.file_meta.get("TransferSyntaxUID", ""))
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise Refused("has a transfer syntax that pydicom does not know") from None
-    if not decoder.is_available:
-        # One way is enough, and pylibjpeg covers every syntax: "pylibjpeg - requires pylibjpeg>=2.0 and ...".
-        ways = [
-            way.partition(" - ")[2] for way in decoder.missing_dependencies if way.startswith("pylibjpeg")
-        ]
-        raise Refused(f"is compressed with {syntax.name}, which {ways[0]}")
+def _quarantine(data: Dataset) -> str | None:
+    """Why a person has to look at it."""
+    if burned_in := _burned_in(data):
+        return burned_in
+    if _is_capture(data):
+        return f"is a secondary capture by its {_tag('SOPClassUID')}, which may show anything"
+    if data.get("ConversionType"):
+        return f"is a secondary capture by its {_tag('ConversionType')}, which may show anything"
+    return None
 
 
-def _frame_header(data: Dataset, modality: str, index: int) -> Header:
-    patient = str(data.get("PatientID") or "").strip()
-    series, instance = (str(data.get(name) or "") for name in ("SeriesInstanceUID", "SOPInstanceUID"))
+def _burned_in(data: Dataset) -> str | None:
+    if str(data.get("BurnedInAnnotation", "")).strip().upper() == "YES":
+        return f"says that text is burned into its pixels ({_tag('BurnedInAnnotation')})"
+    return None
+
+
+def _frame_header(data: Dataset, modality: str | None, index: int) -> Header:
+    instance = str(data.get("SOPInstanceUID") or "")
     if not instance:
         raise Refused("has no SOPInstanceUID")
     common: dict[str, Any] = {
         "pixels": int(data.Rows) * int(data.Columns),
         "modality": modality,
-        "patient": patient,
+        "patient": str(data.get("PatientID") or "").strip(),
+        "series": instance,
         "instance": f"{instance}/{index}",
+        "quarantine": _quarantine(data),
     }
-    if modality == "mammogram":
-        span = None if "ModalityLUTSequence" in data else _rescaled_span(data, index)
-        return Header(**common, span=span, series=instance)
-    common["units"] = str(data.get("Units") or "unknown").lower()
+    describe = _pet_fields if modality == "pet" else _mammogram_fields
+    return Header(**{**common, **describe(data, index)})
+
+
+def _mammogram_fields(data: Dataset, index: int) -> dict[str, Any]:
+    """Of a mammogram, and of a capture of nobody knows what."""
+    fields = mammography.describe(data)
+    if fields["collection"] == "mammogram" and data.get("Modality") != "MG":
+        fields["collection"] = "other"
+    if fields["collection"] == "cbis-ddsm":
+        # Its films are captures by their SOP class, all of them; writing is looked for on every film.
+        fields["quarantine"] = _burned_in(data)
+    return {**fields, "span": None if "ModalityLUTSequence" in data else _rescaled_span(data, index)}
+
+
+def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
+    if data.PhotometricInterpretation == "MONOCHROME1" and not _is_capture(data):
+        raise Refused(
+            f"is MONOCHROME1 by {_tag('PhotometricInterpretation')}, which PET never is: its values may be "
+            "turned round"
+        )
+    fields: dict[str, Any] = {
+        "units": str(data.get("Units") or "unknown").lower(),
+        "spacing": _spacing(data, index, "PixelSpacing"),
+        "collection": "pet",
+    }
     try:
-        common["suv"] = suv.attributes_of(data, index)
+        fields["suv"] = suv.attributes_of(data, index)
     except Refused as refused:
-        common["suv"] = refused.reason
-    if any(word in part for part in data.get("ImageType") or () for word in PROJECTIONS):
-        return Header(**common, series=instance, view="projection")
-    return Header(**common, series=series or instance, position=_position(data, index))
+        fields["suv"] = refused.reason
+    placed = _group(data, index, "PlanePositionSequence").get("ImagePositionPatient")
+    if _is_projection(data, index) or (_is_capture(data) and not placed):
+        return {**fields, "view": "projection"}
+    return {
+        **fields,
+        "view": "slice",
+        "plane": _plane(data, index),
+        "series": str(data.get("SeriesInstanceUID") or data.SOPInstanceUID),
+    }
 
 
-def _position(data: Dataset, index: int) -> float:
-    """Of a slice along the normal of its plane, in mm."""
-    place = _group(data, index, "PlanePositionSequence").get("ImagePositionPatient")
-    plane = _group(data, index, "PlaneOrientationSequence").get("ImageOrientationPatient")
-    if not place or not plane:
-        several = int(data.get("NumberOfFrames") or 1) > 1
-        raise Refused(f"does not say where its {'frames' if several else 'slice'} lie (ImagePositionPatient)")
-    across, down = np.array(plane[:3], float), np.array(plane[3:], float)
-    return float(np.dot(np.cross(across, down), np.array(place, float)))
+def _is_projection(data: Dataset, index: int) -> bool:
+    """Of a whole volume, by ImageType (0008,0008) and what enhanced PET has besides."""
+    frame = _group(data, index, "PETFrameTypeSequence")
+    words = [*_values(data, "ImageType"), *_values(frame, "FrameType")]
+    if any(_PROJECTION.search(str(word).upper().replace("_", " ")) for word in words):
+        return True
+    techniques = {str(one.get("VolumeBasedCalculationTechnique") or "").upper() for one in (data, frame)}
+    return not techniques.isdisjoint(_RENDERED)
+
+
+def _values(data: Dataset, keyword: str) -> Sequence[Any]:
+    value = data.get(keyword)
+    if value is None:
+        return ()
+    return (value,) if isinstance(value, str | float | int) else value
+
+
+# --- where it lies ---------------------------------------------------------------------------------------
+
+
+def _plane(data: Dataset, index: int) -> Plane:
+    place = _reals(_group(data, index, "PlanePositionSequence"), "ImagePositionPatient", 3)
+    cosines = _reals(_group(data, index, "PlaneOrientationSequence"), "ImageOrientationPatient", 6)
+    for name, numbers in (("ImagePositionPatient", place), ("ImageOrientationPatient", cosines)):
+        if numbers is None:
+            several = int(data.get("NumberOfFrames") or 1) > 1
+            raise Refused(f"does not say where its {'frames lie' if several else 'slice lies'}: {_tag(name)}")
+    assert place is not None and cosines is not None  # noqa: S101, PT018
+    if max(map(abs, place)) > FARTHEST_MM:
+        raise Refused(f"has an {_tag('ImagePositionPatient')} farther away than {FARTHEST_MM / 1000:g} m")
+    across, down = cosines[:3], cosines[3:]
+    if abs(math.hypot(*across) - 1) > ORTHONORMAL or abs(math.hypot(*down) - 1) > ORTHONORMAL:
+        raise Refused(f"has an {_tag('ImageOrientationPatient')} whose vectors are not of length 1")
+    if abs(float(np.dot(across, down))) > ORTHONORMAL:
+        raise Refused(f"has an {_tag('ImageOrientationPatient')} whose vectors are not at right angles")
+    x, y, z = place
+    return Plane((x, y, z), (across[0], across[1], across[2]), (down[0], down[1], down[2]))
+
+
+def _spacing(data: Dataset, index: int, keyword: str) -> tuple[float, float] | None:
+    """Between rows and between columns, in mm."""
+    spacing = _reals(_group(data, index, "PixelMeasuresSequence"), keyword, 2)
+    if spacing is None:
+        return None
+    least, most = SPACING_MM
+    if min(spacing) < least or max(spacing) > most:
+        raise Refused(f"has {_tag(keyword)} that is not between {least:g} and {most:g} mm")
+    return spacing[0], spacing[1]
+
+
+def _reals(data: Dataset, keyword: str, count: int) -> list[float] | None:
+    values = _values(data, keyword)
+    if not values:
+        return None
+    try:
+        numbers = [float(value) for value in values]
+    except (TypeError, ValueError):
+        numbers = []
+    if len(numbers) != count or not all(map(math.isfinite, numbers)):
+        raise Refused(f"has {_tag(keyword)} that is not {count} numbers")
+    return numbers
+
+
+# --- its values ------------------------------------------------------------------------------------------
 
 
 def _modality_values(stored: np.ndarray, data: Dataset, index: int) -> np.ndarray:
@@ -239,8 +452,8 @@ def _modality_values(stored: np.ndarray, data: Dataset, index: int) -> np.ndarra
 
 def _rescale(data: Dataset, index: int) -> tuple[float, float]:
     group = _group(data, index, "PixelValueTransformationSequence")
-    if "RescaleSlope" not in group and data.get("Modality") == "PT":
-        raise Refused("has no RescaleSlope, without which PET values mean nothing")
+    if "RescaleSlope" not in group and data.get("Modality") == "PT" and not _is_capture(data):
+        raise Refused(f"lacks {_tag('RescaleSlope')}, without which PET values mean nothing")
     return float(group.get("RescaleSlope", 1)), float(group.get("RescaleIntercept", 0))
 
 
@@ -250,8 +463,8 @@ def _group(data: Dataset, index: int, name: str) -> Dataset:
     shared: Sequence[Dataset] = data.get("SharedFunctionalGroupsSequence") or ()
     for groups in (per_frame[index : index + 1], shared[:1]):
         for group in groups:
-            if name in group:
-                item: Dataset = group[name].value[0]
+            if items := group.get(name):
+                item: Dataset = items[0]
                 return item
     return data
 
@@ -265,3 +478,9 @@ def _rescaled_span(data: Dataset, index: int) -> tuple[float, float]:
     slope, intercept = _rescale(data, index)
     low, high = sorted(slope * value + intercept for value in _stored_span(data))
     return low, high
+
+
+def _tag(keyword: str) -> str:
+    number = tag_for_keyword(keyword)
+    assert number is not None, keyword  # noqa: S101
+    return f"{keyword} ({number >> 16:04X},{number & 0xFFFF:04X})"

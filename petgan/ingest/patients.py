@@ -1,12 +1,13 @@
-"""Whose picture it is, by its name: pictures do not say so themselves.
+"""Whose picture it is, where its file does not say so.
 
 ======================  ==================================================================================
 ``folder``              the first folder below the given one
 ``file``                every file is a patient of her own
 ``mini-mias``           mdb001 and mdb002 are the two breasts of one woman, and so on
 a regular expression    its one group, searched in the path below the given folder
-``auto``                DICOM: PatientID; pictures: ``mini-mias`` if all names are of that kind, else
-                        ``folder`` where there are folders, else ``file``
+``auto``                DICOM: PatientID; the films of public collections: the woman in their names, see
+                        `petgan.ingest.collections`; what is left: ``folder`` where there are folders, else
+                        ``file``
 ======================  ==================================================================================
 """
 
@@ -17,12 +18,11 @@ from collections.abc import Callable, Iterable
 from pathlib import PurePosixPath
 
 from petgan.errors import ConfigError
+from petgan.ingest.collections import mini_mias_woman
 from petgan.ingest.frame import Refused
 
-_MINI_MIAS = re.compile(r"mdb(\d{3})[a-z]{0,2}", re.IGNORECASE)
-
-
-PATIENT_ID = "PatientID"  # what "auto" comes to where every file says whose it is
+# What "auto" comes to where every file says whose it is, by its header or by a collection's names.
+PATIENT_ID, COLLECTION = "PatientID", "collection"
 
 
 def by_folder(name: str) -> str:
@@ -37,13 +37,14 @@ def by_file(name: str) -> str:
 
 
 def by_mini_mias(name: str) -> str:
-    match = _MINI_MIAS.fullmatch(PurePosixPath(name).stem)
-    if not match:
+    woman = mini_mias_woman(PurePosixPath(name).stem)
+    if woman is None:
         raise Refused("is not named as mini-MIAS names its films (mdb001)")
-    return f"mini-mias {(int(match[1]) + 1) // 2}"
+    return woman
 
 
 RULES: dict[str, Callable[[str], str]] = {"folder": by_folder, "file": by_file, "mini-mias": by_mini_mias}
+SETTLED = (PATIENT_ID, COLLECTION, *RULES)  # what `resolve_rule` may give for "auto": no names are in it
 
 
 def check_rule(rule: str) -> None:
@@ -61,15 +62,22 @@ def check_rule(rule: str) -> None:
             )
 
 
-def resolve_rule(rule: str, names: Iterable[str]) -> str:
-    """The rule itself, or what ``auto`` comes to; `names` are of files that do not say whose they are."""
+def resolve_rule(rule: str, names: Iterable[str], by_collection: bool = False) -> str:
+    """The rule itself, or what ``auto`` comes to.
+
+    Parameters
+    ----------
+    rule : str
+    names : iterable of str
+        Of the files that say by neither header nor collection whose they are.
+    by_collection : bool
+        Whether there are files that say it by a collection's names.
+    """
     names = list(names)
     if rule != "auto":
         return rule
     if not names:
-        return PATIENT_ID
-    if all(_MINI_MIAS.fullmatch(PurePosixPath(name).stem) for name in names):
-        return "mini-mias"
+        return COLLECTION if by_collection else PATIENT_ID
     return "folder" if any("/" in name for name in names) else "file"
 
 

@@ -1,34 +1,49 @@
-"""Find the images below the given folders, whose they are and in which order, without reading pixels."""
+"""Find the images below the given folders and whose they are, without reading pixels.
+
+What a file says of its patient is sealed here: it becomes a keyed hash before anything else sees it.
+"""
 
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from petgan.errors import InputError
-from petgan.ingest.formats import FORMATS, format_of
-from petgan.ingest.frame import Frame, Refused, Skipped
-from petgan.ingest.parallel import OrderedMap
+from petgan.ingest.collections import NAMED, described
+from petgan.ingest.deidentify import Key
+from petgan.ingest.formats import FORMATS, beside, format_of
+from petgan.ingest.frame import Frame, Header, Refused, Skipped
+from petgan.ingest.known import File, Known
+from petgan.ingest.mute import mute
+from petgan.ingest.parallel import TOO_LARGE, OrderedMap
 from petgan.ingest.patients import patient_of, resolve_rule
-
-NEAREST_MM = 0.01  # slices nearer than this lie at one position
+from petgan.ingest.quarantine import is_sheet
 
 
 @dataclass
 class Findings:
-    """What was found: images to be taken, refusals by file name, and how many files were skipped and why."""
+    """What was found: images to be taken, refusals by the file's id, and what was skipped and why."""
 
     frames: list[Frame] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     patients: str = "auto"  # the rule that was used
+    files: int = 0
+    known: set[str] = field(default_factory=set)  # ids of files that were not read, since an earlier run did
+    copies: list[Frame] = field(default_factory=list)
 
 
 def find_images(
-    sources: Sequence[Path | str], patients: str, run_all: OrderedMap, show: Callable[[int, int], None]
+    sources: Sequence[Path | str],
+    patients: str,
+    key: Key,
+    known: Known,
+    run_all: OrderedMap,
+    show: Callable[[int, int], None],
+    output: Path | None = None,
 ) -> Findings:
     """Read the headers of all files below some folders.
 
@@ -38,32 +53,48 @@ def find_images(
         Folders or files. Names are taken below the folder that holds them all.
     patients : str
         The rule; see `petgan.ingest.patients`.
+    key : Key
+        For sealing.
+    known : Known
+        Headers that need not be read.
     run_all : callable
         The `map` to work with.
     show : callable
         Is told the files done and their total.
+    output : path, optional
+        The dataset that is to be written: what an earlier run left there is no source.
+
+    Returns
+    -------
+    Findings
+        Its frames are in the order of their files' names.
 
     Raises
     ------
     InputError
         If a source is missing or cannot be looked into.
     """
-    files = find_files(sources)
-    findings = Findings()
-    frames: list[Frame] = []
-    for done, ((_, name), outcome) in enumerate(zip(files, run_all(_scan_file, files), strict=True), 1):
-        show(done, len(files))
-        if isinstance(outcome, Skipped):
-            findings.skipped[outcome.reason] += 1
-        elif isinstance(outcome, Refused):
-            findings.refused[name] = outcome.reason
-        else:
-            frames += outcome
-    frames = _without_copies(frames, findings.refused)
-    nameless = (frame.name for frame in frames if frame.header.patient is None)
-    findings.patients = resolve_rule(patients, nameless)
-    frames = _with_patients(frames, patients == "auto", findings)
-    findings.frames = _ranked(frames, findings.refused)
+    files = [file for file in _files(sources, key) if output is None or not _is_of(output, file.path)]
+    findings = Findings(files=len(files))
+    frames = known.of(files)
+    new = [file for file in files if file.id not in frames]
+    news: set[str] = set()
+    for file, frame in _read(new, findings, key, run_all, show, len(files)):
+        frames.setdefault(file.id, []).append(frame)
+        news.add(frame.series)
+    ids = {file.id for file in new}
+    stale = [f for f in files if f.id not in ids and any(frame.series in news for frame in frames[f.id])]
+    frames.update({file.id: [] for file in stale})
+    for file, frame in _read(stale, findings, key, run_all, show, len(files)):
+        frames[file.id].append(frame)
+    show(len(files), len(files))
+    findings.known = {file.id for file in files} - ids - {file.id for file in stale}
+    found = [(file, frame) for file in files for frame in frames.get(file.id, ())]
+    found = _without_copies(found, findings)
+    nameless = [file.name for file, frame in found if frame.header.patient is None]
+    by_collection = any(frame.header.collection in NAMED for _, frame in found)
+    findings.patients = resolve_rule(patients, nameless, by_collection)
+    findings.frames = _with_patients(found, patients == "auto", findings, key)
     return findings
 
 
@@ -80,81 +111,129 @@ def find_files(sources: Sequence[Path | str]) -> list[tuple[Path, str]]:
 
 def _walk(folder: Path) -> Iterable[Path]:
     def refuse(error: OSError) -> None:
-        raise InputError(f"cannot look into {error.filename}: {error.strerror}")
+        # Not its name, which may be a patient's.
+        raise InputError(f"a folder below {folder.name} cannot be looked into: {error.strerror}")
 
     for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(where, name) for name in names if not name.startswith("."))
 
 
-def _scan_file(file: tuple[Path, str]) -> list[Frame] | Refused:
-    path, name = file
+def _is_of(output: Path, path: Path) -> bool:
+    """Whether a file is the dataset, or lies beside it as its record, page, quarantine or cache."""
+    folder = output.parent.resolve()
+    below = path.resolve().parts
+    own = len(folder.parts)
+    return below[:own] == folder.parts and below[own].startswith(f"{output.stem}.")
+
+
+def _files(sources: Sequence[Path | str], key: Key) -> list[File]:
+    return [File(path, name, key.name(name), _stamp(path, name, key)) for path, name in find_files(sources)]
+
+
+def _stamp(path: Path, name: str, key: Key) -> str:
+    facts = [name]
+    for file in (path, *beside(path)):
+        try:
+            stat = file.stat()
+            facts.append(f"{stat.st_size}\0{stat.st_mtime_ns}")
+        except OSError:  # it has gone: its reader will say so
+            facts.append("gone")
+    return key.seal("stamp", "\0".join(facts))
+
+
+def _read(
+    files: Sequence[File],
+    findings: Findings,
+    key: Key,
+    run_all: OrderedMap,
+    show: Callable[[int, int], None],
+    total: int,
+) -> Iterator[tuple[File, Frame]]:
+    outcomes = run_all(scan_file, [file.path for file in files])
+    for done, (file, outcome) in enumerate(zip(files, outcomes, strict=True), total - len(files) + 1):
+        show(done, total)
+        if isinstance(outcome, Skipped):
+            findings.skipped[outcome.reason] += 1
+        elif isinstance(outcome, Refused):
+            findings.refused[file.id] = outcome.reason
+        else:
+            name, headers = outcome
+            try:
+                for index, header in enumerate(headers):
+                    sealed = _sealed(described(file.name, header), file, key)
+                    yield file, Frame(file.path, file.id, file.stamp, name, index, sealed)
+            except Skipped as skipped:
+                findings.skipped[skipped.reason] += 1
+
+
+def _sealed(header: Header, file: File, key: Key) -> Header:
+    """Keyed hashes in the place of what tells a patient, a series or an image."""
+    return replace(
+        header,
+        patient=header.patient and key.patient(header.patient),
+        series=key.series(header.series or file.name),
+        instance=header.instance and key.seal("instance", header.instance),
+    )
+
+
+def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
+    """A file's format and the headers of its images, or why there are none."""
     format_name = format_of(path)
     if format_name is None:
         return Skipped("no image")
+    if is_sheet(path):
+        return Skipped("sheet of an ingest's quarantine")
     try:
         if path.stat().st_size == 0:
             return Refused("is empty")
-        headers = FORMATS[format_name].scan(path)
+        with mute():
+            headers = FORMATS[format_name].scan(path)
+        return (format_name, headers) if headers else Refused("holds no image")
     except Exception as error:
         return refusal(error)
-    return [Frame(path, name, format_name, index, header) for index, header in enumerate(headers)]
 
 
 def refusal(error: Exception) -> Refused:
     """What to say of a file whose reader failed: never the reader's words, which may quote the file."""
     if isinstance(error, Refused):
         return error
+    if isinstance(error, MemoryError):
+        return Refused(TOO_LARGE)
     if isinstance(error, FileNotFoundError | PermissionError):
         return Refused("cannot be opened: it has gone, or may not be read")
     return Refused("is cut short or damaged")
 
 
-def _without_copies(frames: list[Frame], refused: dict[str, str]) -> list[Frame]:
+Found = tuple[File, Frame]
+
+
+def _without_copies(found: Sequence[Found], findings: Findings) -> list[Found]:
     seen: set[str] = set()
     kept = []
-    for frame in frames:
+    for file, frame in found:
         instance = frame.header.instance
         if instance in seen:
-            refused[frame.name] = "is a copy: another file has its SOPInstanceUID"
+            findings.refused[frame.id] = "is a copy: another file has its SOPInstanceUID"
+            findings.copies.append(replace(frame, header=replace(frame.header, suv=None)))
             continue
         if instance is not None:
             seen.add(instance)
-        kept.append(frame)
+        kept.append((file, frame))
     return kept
 
 
-def _with_patients(frames: list[Frame], headers_count: bool, findings: Findings) -> list[Frame]:
+def _with_patients(found: Sequence[Found], headers_count: bool, findings: Findings, key: Key) -> list[Frame]:
     kept = []
-    for frame in frames:
+    for file, frame in found:
         patient = frame.header.patient if headers_count else None
         try:
             if patient is None:
-                patient = patient_of(frame.name, findings.patients)
+                named = patient_of(file.name, findings.patients)
+                patient = named and key.patient(named)
             if not patient:
                 raise Refused("has no PatientID; --patients says how to know the patient otherwise")
             kept.append(replace(frame, patient=patient))
         except Refused as error:
-            findings.refused[frame.name] = error.reason
+            findings.refused[frame.id] = error.reason
     return kept
-
-
-def _ranked(frames: list[Frame], refused: dict[str, str]) -> list[Frame]:
-    """Number the slices of each series by position; of those at one position none can be trusted."""
-    series: defaultdict[tuple[str, str], list[Frame]] = defaultdict(list)
-    for frame in frames:
-        series[frame.patient, frame.series].append(frame)
-    out = []
-    for slices in series.values():
-        places = Counter(_place(frame) for frame in slices)
-        for frame in slices:
-            if frame.header.position is not None and places[_place(frame)] > 1:
-                refused[frame.name] = "lies where another slice of its series lies (several times or gates?)"
-        slices = [frame for frame in slices if frame.name not in refused]
-        slices.sort(key=lambda frame: (frame.header.position or 0.0, frame.index))
-        out += [replace(frame, rank=rank) for rank, frame in enumerate(slices)]
-    return out
-
-
-def _place(frame: Frame) -> int:
-    return round((frame.header.position or 0.0) / NEAREST_MM)

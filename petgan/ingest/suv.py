@@ -15,19 +15,20 @@ from typing import Any
 
 from pydicom import Dataset
 from pydicom.datadict import tag_for_keyword
-from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, DT, TM
 
 from petgan.ingest.frame import Refused
 
 #: Half-lives in seconds, to find a header that contradicts itself (Decay Data Evaluation Project).
-HALF_LIVES = {
-    "_18Fluorine": 6584.0,
-    "_68Gallium": 4062.6,
-    "_11Carbon": 1221.8,
-    "_13Nitrogen": 597.9,
-    "_15Oxygen": 122.3,
-}
+HALF_LIVES = {"F-18": 6584.0, "Ga-68": 4062.6, "C-11": 1221.8, "N-13": 597.9, "O-15": 122.3}
+#: Nuclides by SNOMED CT (DICOM PS3.16 CID 4020), and by the codes of older files (SNOMED-RT).
+NUCLIDES = {
+    "77004003": "F-18", "C-111A1": "F-18",
+    "35337001": "Ga-68", "C-131A3": "Ga-68",
+    "40565003": "C-11", "C-105A1": "C-11",
+    "21576001": "N-13", "C-107A1": "N-13",
+    "129504001": "O-15", "C-B1038": "O-15",
+}  # fmt: skip
 _CLOSE_TO_HALF_LIFE = 0.05
 _PHILIPS, _GE, _SIEMENS = "Philips PET Private Group", "GEMS_PETD_01", "SIEMENS MED PT"
 _LEAST_DOSE_BQ = 1e4  # below it somebody wrote MBq
@@ -89,8 +90,9 @@ def attributes_of(data: Dataset, index: int = 0) -> Attributes:
     return Attributes(
         units=_units(data),
         suv_type=_word(data, "SUVType"),
-        decay_correction=_word(data, "DecayCorrection"),
-        corrections=tuple(str(word).strip().upper() for word in _values(data, "CorrectedImage")),
+        decay_correction=_word(data, "DecayCorrection") or _enhanced_correction(data),
+        corrections=tuple(str(word).strip().upper() for word in _values(data, "CorrectedImage"))
+        or _enhanced_corrections(data),
         weight_kg=_number(data, "PatientWeight"),
         height_m=_number(data, "PatientSize"),
         sex=_word(data, "PatientSex"),
@@ -125,7 +127,8 @@ def series_suv(slices: Sequence[Attributes]) -> list[Suv]:
     first = slices[0]
     for name, keyword in _OF_A_SERIES.items():
         if any(getattr(one, name) != getattr(first, name) for one in slices):
-            raise Refused(f"contradicts itself: {_tag(keyword)} differs within the series")
+            named = keyword if "(" in keyword else _tag(keyword)
+            raise Refused(f"contradicts itself: {named} differs within the series")
     if first.units == "GML":
         return [_from_suv(first)] * len(slices)
     if first.units == "CNTS":
@@ -157,6 +160,13 @@ _OF_A_SERIES = {
     "injected": "RadiopharmaceuticalStartDateTime",
     "injected_time_only": "RadiopharmaceuticalStartTime",
     "series_start": "SeriesTime",
+    "corrections": "CorrectedImage",
+    "corrected_to": "DecayCorrectionDateTime",
+    "height_m": "PatientSize",
+    "sex": "PatientSex",
+    "vendor_start": "the vendor's own start (0009,100D) or (0071,1022)",
+    "philips_suv": "Philips' SUV factor (7053,1000)",
+    "philips_activity": "Philips' activity factor (7053,1009)",
 }
 
 
@@ -177,7 +187,9 @@ def _from_activity(slices: Sequence[Attributes]) -> list[Suv]:
     correction = first.decay_correction
     corrected = "DECY" in first.corrections
     if correction is None:
-        raise Refused(f"lacks {_tag('DecayCorrection')}")
+        raise Refused(
+            f"lacks {_tag('DecayCorrection')}, or {_tag('DecayCorrectionDateTime')} of enhanced PET"
+        )
     if correction not in ("START", "ADMIN", "NONE"):
         raise Refused(f"has a {_tag('DecayCorrection')} that is neither START, ADMIN nor NONE")
     if first.corrections and corrected == (correction == "NONE"):
@@ -359,7 +371,8 @@ KEYWORDS = [
     "Units", "SUVType", "DecayCorrection", "CorrectedImage", "PatientWeight", "PatientSize", "PatientSex",
     "RadiopharmaceuticalInformationSequence", "SeriesDate", "SeriesTime", "AcquisitionDate",
     "AcquisitionTime", "AcquisitionDateTime", "DecayCorrectionDateTime", "FrameReferenceTime",
-    "ActualFrameDuration", "TimezoneOffsetFromUTC", "RealWorldValueMappingSequence",
+    "ActualFrameDuration", "TimezoneOffsetFromUTC", "RealWorldValueMappingSequence", "DecayCorrected",
+    "AttenuationCorrected",
 ]  # fmt: skip
 PRIVATE_TAGS = [
     tag
@@ -420,35 +433,45 @@ def _number(data: Dataset, keyword: str) -> float | None:
         raise Refused(f"has a {_tag(keyword)} that is no number") from None
 
 
+def _enhanced_correction(data: Dataset) -> str | None:
+    """Enhanced PET has no DecayCorrection, and says to which moment it is corrected (PS3.3 C.8.22.4)."""
+    corrected = _word(data, "DecayCorrected")
+    if corrected == "YES":
+        return "START" if data.get("DecayCorrectionDateTime") else None
+    return "NONE" if corrected == "NO" else None
+
+
+def _enhanced_corrections(data: Dataset) -> tuple[str, ...]:
+    """What CorrectedImage would say; nothing if an attribute is missing."""
+    words = {"DECY": _word(data, "DecayCorrected"), "ATTN": _word(data, "AttenuationCorrected")}
+    said = None not in words.values()
+    return ("ENHANCED", *(name for name, word in words.items() if word == "YES")) if said else ()
+
+
 def _units(data: Dataset) -> str | None:
     if units := _word(data, "Units"):
         return units
     mapping = data.get("RealWorldValueMappingSequence") or ()  # of enhanced PET, by UCUM
     for item in mapping[:1] or [data]:
         for code in (item.get("MeasurementUnitsCodeSequence") or ())[:1]:
+            _check_mapping(item, data)
             return {"Bq/ml": "BQML", "g/ml{SUVbw}": "GML", "{counts}": "CNTS"}.get(str(code.get("CodeValue")))
     return None
 
 
+def _check_mapping(item: Dataset, data: Dataset) -> None:
+    """Units by a mapping of real world values are those of rescaled values if both say the same line."""
+    for ours, theirs, usual in (("RealWorldValueSlope", "RescaleSlope", 1.0),
+                                ("RealWorldValueIntercept", "RescaleIntercept", 0.0)):  # fmt: skip
+        told, used = _number(item, ours), _number(data, theirs)
+        if told is not None and not math.isclose(told, usual if used is None else used, rel_tol=1e-6):
+            raise Refused(f"contradicts itself: {_tag(ours)} and {_tag(theirs)}")
+
+
 def _nuclide(item: Dataset) -> str | None:
     for code in (item.get("RadionuclideCodeSequence") or ())[:1]:
-        for name in HALF_LIVES:
-            known = getattr(codes.cid4020, name)
-            if str(code.get("CodeValue")) == known.value:
-                return name
-            if str(code.get("CodeValue")) == _SRT[name] and code.get("CodingSchemeDesignator") != "SCT":
-                return name
+        return NUCLIDES.get(str(code.get("CodeValue")))
     return None
-
-
-# The codes of older files (SNOMED-RT).
-_SRT = {
-    "_18Fluorine": "C-111A1",
-    "_68Gallium": "C-131A3",
-    "_11Carbon": "C-105A1",
-    "_13Nitrogen": "C-107A1",
-    "_15Oxygen": "C-B1038",
-}
 
 
 def _offset(data: Dataset) -> timezone | None:

@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -20,9 +20,7 @@ from petgan.ingest.suv import Attributes, Suv, series_suv
 UNITS = ("auto", "suvbw", "bqml", "stored")
 
 
-def in_units(
-    frames: Sequence[Frame], units: str, refused: dict[str, str]
-) -> tuple[list[Frame], Counter[str]]:
+def in_units(frames: Sequence[Frame], units: str, refused: dict[str, str]) -> list[Frame]:
     """Give each image its scale.
 
     Parameters
@@ -36,9 +34,7 @@ def in_units(
     Returns
     -------
     list of Frame
-        In the same order, with `scale` and the units in their headers, and without what led to them.
-    Counter of str
-        The ways that led to SUV, by the images that went them.
+        In the same order, with `scale`, `rule` and the units in their headers, and without what led to them.
     """
     series: defaultdict[tuple[str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
@@ -47,13 +43,11 @@ def in_units(
     for slices in series.values():
         try:
             for frame, suv in zip(slices, _of_series(slices, units), strict=True):
-                found[frame.name, frame.index] = suv
+                found[frame.id, frame.index] = suv
         except Refused as error:
             for frame in slices:
-                refused[frame.name] = f"{error.reason}; --units stored takes it without SUV"
-    kept = [(frame, found[frame.name, frame.index]) for frame in frames if frame.name not in refused]
-    rules = Counter(suv.rule for frame, suv in kept if suv.rule)
-    return [_scaled(frame, suv, units) for frame, suv in kept], rules
+                refused[frame.id] = f"{error.reason}; --units stored takes it without SUV"
+    return [_scaled(f, found[f.id, f.index], units) for f in frames if f.id not in refused]
 
 
 def _of_series(slices: Sequence[Frame], units: str) -> list[Suv]:
@@ -81,6 +75,9 @@ def _activity(one: Attributes) -> Suv:
 
 
 def _scaled(frame: Frame, suv: Suv, units: str) -> Frame:
-    if units == "auto":
-        units = "stored" if frame.header.suv is None else "suvbw"
-    return replace(frame, scale=suv.factor, header=replace(frame.header, units=units, suv=None))
+    header = frame.header
+    if header.suv is None and units in ("auto", "stored"):
+        units = header.units
+    elif units == "auto":
+        units = "suvbw"
+    return replace(frame, scale=suv.factor, rule=suv.rule, header=replace(header, units=units, suv=None))

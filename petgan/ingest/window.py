@@ -61,10 +61,9 @@ class Window:
             return self.low, self.high
         if self.kind == "full" and span is not None:
             return span
-        step = math.ceil(pixels / SAMPLE)
         sample, lowest, highest = [], math.inf, -math.inf
         for image in images:
-            sample.append(image.ravel()[::step].copy())
+            sample.append(sampled(image, math.ceil(pixels / SAMPLE)))
             lowest, highest = min(lowest, float(image.min())), max(highest, float(image.max()))
         if not sample:
             return 0.0, 0.0
@@ -72,6 +71,13 @@ class Window:
         low = lowest if self.low == 0 else float(np.percentile(values, self.low))
         high = highest if self.high == 100 else float(np.percentile(values, self.high))
         return low, high
+
+
+def sampled(image: np.ndarray, step: int) -> np.ndarray:
+    """Every k-th value, for the smallest k from `step` on that leaves out no column."""
+    while math.gcd(step, image.shape[-1]) > 1:
+        step += 1
+    return image.ravel()[::step].copy()
 
 
 Limits = tuple[float, float]

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import base64
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, StrictUndefined
 from PIL import Image
 
 from petgan import __version__, choice
 from petgan.report import summary, tables
+from petgan.report.html import data_uri, fill
 from petgan.report.pairs import Pairs, pairs_csv, transfer_pairs
 from petgan.report.plots import Curves, Metrics, draw_curves
 from petgan.report.results import Experiment, Run, Score, read_experiment, results_frame
@@ -210,20 +208,14 @@ class Sheet:
 
 def render(sections: Sequence[Section]) -> str:
     """The page: one HTML file that asks the network for nothing."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["data_uri"] = _data_uri
-    environment.filters["duration"] = summary.duration
-    template = environment.from_string(
-        resources.files("petgan.report").joinpath("template.html").read_text(encoding="utf-8")
-    )
-    return template.render(
+    return fill(
+        "template.html",
         sections=sections,
         title=" and ".join(section.label for section in sections),
         version=__version__,
         heat=heat,
         tables=tables,
+        duration=summary.duration,
     )
 
 
@@ -299,13 +291,9 @@ def _sheet(run: Run, caption: str, width: int) -> Sheet | None:
         caption += ", not the step that was scored"
     with Image.open(file) as image:
         if image.width <= width:
-            uri = _data_uri(file.read_bytes())
+            uri = data_uri(file.read_bytes())
             return Sheet(caption, uri, width // image.width * image.width, pixelated=True)
         image.thumbnail((width * 3 // 2, width * 3 // 2), Image.Resampling.LANCZOS)
         buffer = io.BytesIO()
         image.save(buffer, format="JPEG", quality=85)
-    return Sheet(caption, _data_uri(buffer.getvalue(), "jpeg"), width, pixelated=False)
-
-
-def _data_uri(content: bytes, kind: str = "png") -> str:
-    return f"data:image/{kind};base64,{base64.b64encode(content).decode()}"
+    return Sheet(caption, data_uri(buffer.getvalue(), "jpeg"), width, pixelated=False)

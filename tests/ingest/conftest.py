@@ -11,6 +11,7 @@ from pydicom.uid import (
     DigitalMammographyXRayImageStorageForPresentation,
     EnhancedPETImageStorage,
     ExplicitVRLittleEndian,
+    LegacyConvertedEnhancedPETImageStorage,
     PositronEmissionTomographyImageStorage,
     generate_uid,
 )
@@ -88,6 +89,39 @@ def enhanced_pet(stored, slopes, depths):
         frame.PixelValueTransformationSequence = Sequence([transformation])
         frames.append(frame)
     data.PerFrameFunctionalGroupsSequence = Sequence(frames)
+    return data
+
+
+def multi_frame_pet(stored, slopes, planes, spacing=(2.0, 2.0), legacy=False, **attributes):
+    """An enhanced PET (n, h, w), or one converted from single slices, with every frame's plane.
+
+    `planes` are (position, across, down). A converted one has its orientation frame by frame, and what no
+    functional group has room for in a sequence of unassigned attributes.
+    """
+    data = enhanced_pet(stored, slopes, range(len(stored)))
+    shared, frames = Dataset(), data.PerFrameFunctionalGroupsSequence
+    measures = Dataset()
+    measures.PixelSpacing = list(spacing)
+    shared.PixelMeasuresSequence = Sequence([measures])
+    for frame, (position, across, down) in zip(frames, planes, strict=True):
+        frame.PlanePositionSequence[0].ImagePositionPatient = list(position)
+        orientation = Dataset()
+        orientation.ImageOrientationPatient = [*across, *down]
+        frame.PlaneOrientationSequence = Sequence([orientation])
+    if legacy:
+        data.SOPClassUID = LegacyConvertedEnhancedPETImageStorage
+        data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
+        rest = Dataset()
+        rest.Units = data.Units
+        del data.Units
+        shared.UnassignedSharedConvertedAttributesSequence = Sequence([rest])
+    else:
+        shared.PlaneOrientationSequence = frames[0].PlaneOrientationSequence
+        for frame in frames:
+            del frame.PlaneOrientationSequence
+    data.SharedFunctionalGroupsSequence = Sequence([shared])
+    for name, value in attributes.items():
+        setattr(data, name, value)
     return data
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from petgan.errors import ConfigError, DiskError
-from petgan.ingest.deidentify import Key, key_file, load_key
+from petgan.ingest.deidentify import Key, key_file, load_key, warn_of_key_beside
 
 
 def test_hashes_are_hmac_sha256():
@@ -19,9 +21,7 @@ def test_hashes_are_hmac_sha256():
 
 def test_kinds_of_identity_do_not_share_hashes():
     key = Key(b"k" * 32)
-    assert len({key.patient("a"), key.source("a", 0), key.name("a")}) == 3
-    assert key.source("a", 7)[:12] == key.source("a", 255)[:12]
-    assert key.source("a", 255)[12:] == "00ff"
+    assert len({key.patient("a"), key.series("a"), key.name("a"), key.seal("instance", "a")[:16]}) == 4
 
 
 def test_a_key_is_made_once_for_the_user_alone(tmp_path):
@@ -59,3 +59,38 @@ def test_a_key_open_to_others_is_told_of(key_file, caplog):
     key_file.chmod(0o644)
     load_key()
     assert "chmod 600" in caplog.text
+
+
+def test_a_seal_is_whole_and_of_its_kind():
+    key = Key(b"k" * 32)
+    full = hmac.new(b"k" * 32, b"petgan series\x001.2.3", hashlib.sha256).hexdigest()
+    assert key.seal("series", "1.2.3") == full
+    assert key.seal("patient", "x")[:16] == key.patient("x")
+    assert key.seal("series", "x") != key.seal("patient", "x")
+
+
+def test_a_key_that_must_be_there_is_not_made(tmp_path):
+    with pytest.raises(ConfigError, match="no key file"):
+        load_key(tmp_path / "new.key", make=False)
+    assert not (tmp_path / "new.key").exists()
+
+
+def test_who_makes_a_key_at_the_same_moment_gets_the_same(tmp_path):
+    path, start = tmp_path / "new" / "identity.key", threading.Barrier(16)
+
+    def load(_):
+        start.wait()
+        return load_key(path)
+
+    with ThreadPoolExecutor(16) as pool:
+        keys = set(pool.map(load, range(16)))
+    assert len(keys) == 1
+    assert [file.name for file in path.parent.iterdir()] == ["identity.key"]
+
+
+@pytest.mark.parametrize(
+    ("place", "warned"), [("data/identity.key", True), ("data/a/b.key", True), ("k", False)]
+)
+def test_a_key_beside_its_dataset_is_told_of(tmp_path, caplog, place, warned):
+    warn_of_key_beside(tmp_path / "data" / "pet.h5", tmp_path / place)
+    assert bool(caplog.records) is warned

@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,7 +18,9 @@ from ingest.conftest import dicom_dataset
 from petgan import cli
 from petgan.cli import main
 from petgan.errors import ConfigError, DiskError, InputError
-from petgan.ingest import FORMATS, Format, Options, ingest, make_plan
+from petgan.ingest import FORMATS, Format, Options, cache_folder, ingest, make_plan
+from petgan.ingest.deidentify import load_key
+from petgan.ingest.images import make_unit
 from petgan.registry import Registry
 from petgan.store import Dataset
 
@@ -157,6 +160,9 @@ def broken_files(folder):
         (folder / f"empty{file.suffix}").touch()
         (folder / f"lie{file.suffix}").write_text("no image at all")
     np.save(folder / "nan.npy", np.array([[np.nan, 1.0]]))
+    (folder / "nan.pgm").write_bytes(b"Pf\n2 1\n-1\n" + np.array([np.nan, 1.0], "<f4").tobytes())
+    none = dicom_dataset(pet_slice(0), NumberOfFrames=-1)
+    none.save_as(folder / "none.dcm", enforce_file_format=True)
     return {file.name for file in folder.iterdir()}
 
 
@@ -166,8 +172,8 @@ def test_the_good_go_in_and_the_bad_are_named(tmp_path, pictures, capsys):
     (pictures / "case.ics").write_text("PATIENT_AGE 58")
     code = run(pictures, tmp_path / "o.h5", "--size=16")
     lines = capsys.readouterr().err.splitlines()
-    named = [re.match(r"refused: woman-9/(\S+) ", line)[1] for line in lines if line.startswith("refused:")]
-    assert sorted(named) == sorted(bad)
+    named = [re.match(r"refused: (\w{16}) ", line)[1] for line in lines if line.startswith("refused:")]
+    assert sorted(named) == sorted(load_key().name(f"woman-9/{name}") for name in bad)
     assert lines[-1].startswith(f"petgan ingest: {len(bad)} files were refused")
     assert "skipped: 2 (no image)" in lines
     assert code == 2
@@ -181,8 +187,8 @@ def test_the_good_go_in_and_the_bad_are_named(tmp_path, pictures, capsys):
 def test_only_bad_files_write_nothing(tmp_path, capsys):
     broken_files(tmp_path / "files" / "a")
     assert run(tmp_path / "files", tmp_path / "out.h5") == 2
-    assert "nothing was written" in capsys.readouterr().err.splitlines()[-1]
-    assert not list(tmp_path.glob("*out*"))
+    assert "no dataset was written" in capsys.readouterr().err.splitlines()[-1]
+    assert [file.name for file in tmp_path.glob("*out*")] == ["out.ingest.cache"]
 
 
 @pytest.mark.parametrize("content", [None, "text"])
@@ -194,30 +200,29 @@ def test_a_folder_without_images_is_one_sentence(tmp_path, capsys, content):
     assert run(tmp_path / "files", output) == 2
     last = capsys.readouterr().err.splitlines()[-1]
     assert "there are no images in" in last
-    assert not output.parent.exists()
+    assert not output.exists()
 
 
 def test_slices_at_one_position_are_refused_by_name(tmp_path, scan_of_pet, write_dicom):
     scan_of_pet()
     write_dicom("pet/twice.dcm", pet_slice(9), ImagePositionPatient=["0", "0", "6.001"])
     plan = make_plan([tmp_path / "pet"], SMALL, workers=1)
-    assert set(plan.refused) == {"c.dcm", "twice.dcm"}
-    assert [frame.rank for frame in plan.frames] == [0, 1, 2, 3]
+    assert {load_key().name(name) for name in ("c.dcm", "twice.dcm")} <= set(plan.refused)
 
 
 def test_a_copy_goes_in_once(tmp_path, scan_of_pet):
     scan_of_pet()
     shutil.copy(tmp_path / "pet/a.dcm", tmp_path / "pet/z.dcm")
     plan = make_plan([tmp_path / "pet"], SMALL, workers=1)
-    assert list(plan.refused) == ["z.dcm"]
-    assert len(plan.frames) == 5
+    assert list(plan.refused) == [load_key().name("z.dcm")]
+    assert len(plan.pictures) == 5
 
 
 def test_dicom_without_patient_id_is_refused_unless_told_how(tmp_path, scan_of_pet):
     scan_of_pet("pet/anonymous", PatientID="")
     assert len(make_plan([tmp_path / "pet"], SMALL, workers=1).refused) == 5
     plan = make_plan([tmp_path / "pet"], Options(patients="folder"), workers=1)
-    assert {frame.patient for frame in plan.frames} == {"anonymous"}
+    assert {p.frames[0].patient for p in plan.pictures} == {load_key().patient("anonymous")}
 
 
 def test_modalities_and_units_are_not_mixed(tmp_path, scan_of_pet, write_dicom, write_picture):
@@ -226,23 +231,23 @@ def test_modalities_and_units_are_not_mixed(tmp_path, scan_of_pet, write_dicom, 
     with pytest.raises(InputError, match="5 pet, 1 mammogram"):
         make_plan([tmp_path / "pet"], workers=1)
     plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
-    assert len(plan.frames) == plan.skipped.total() * 5 == 5
+    assert len(plan.pictures) == plan.skipped.total() * 5 == 5
     write_picture("pet/p.png", np.zeros((9, 9), np.uint8))  # a picture does not say what it is
     plan = make_plan([tmp_path / "pet"], Options(modality="pet"), workers=1)
-    assert (len(plan.frames), plan.skipped.total(), plan.units) == (5, 2, "suvbw")
+    assert (len(plan.pictures), plan.skipped.total(), plan.units) == (5, 2, "suvbw")
     plan = make_plan([tmp_path / "pet/p.png"], Options(modality="pet"), workers=1)
-    assert (len(plan.frames), plan.units) == (1, "stored")
+    assert (len(plan.pictures), plan.units) == (1, "stored")
 
 
 def test_a_series_that_cannot_be_in_the_units_is_refused_by_name(tmp_path, scan_of_pet):
     scan_of_pet("pet/a")
     scan_of_pet("pet/b", Units="CNTS", SeriesInstanceUID="1.2.3")
     plan = make_plan([tmp_path / "pet"], workers=1)
-    assert (len(plan.frames), plan.units, plan.suv.total()) == (5, "suvbw", 5)
+    assert (len(plan.pictures), plan.units) == (5, "suvbw")
     (reason,) = set(plan.refused.values())
     assert "(7053,1000)" in reason
     assert "--units stored" in reason
-    assert len(make_plan([tmp_path / "pet"], Options(units="stored"), workers=1).frames) == 10
+    assert len(make_plan([tmp_path / "pet"], Options(units="stored"), workers=1).pictures) == 10
 
 
 def test_values_keep_their_units_in_floating_point(tmp_path, scan_of_pet):
@@ -286,8 +291,7 @@ def test_the_window_follows_from_the_files(write_picture, tmp_path, pixels, moda
     assert str(plan.window) == window
 
 
-def test_a_dry_run_writes_nothing(tmp_path, pictures, key_file, capsys):
-    key_file.unlink()
+def test_a_dry_run_writes_nothing(tmp_path, pictures, capsys):
     before = sorted(tmp_path.rglob("*"))
     assert run(pictures, tmp_path / "new" / "o.h5", "--dry-run") == 0
     assert sorted(tmp_path.rglob("*")) == before
@@ -317,7 +321,7 @@ def test_impossible_paths_are_one_sentence(tmp_path, pictures, capsys, source):
 
 def test_a_full_disk_leaves_the_old_dataset(tmp_path, pictures, monkeypatch):
     ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
-    before = {file: file.read_bytes() for file in tmp_path.glob("a.*")}
+    before = {file: file.read_bytes() for file in tmp_path.glob("a.*") if file.is_file()}
 
     def full(path, *arguments):
         raise OSError(28, "No space left on device")
@@ -325,7 +329,8 @@ def test_a_full_disk_leaves_the_old_dataset(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr("petgan.hdf5.NewFile.check", full)
     with pytest.raises(DiskError, match="No space left"):
         ingest([pictures], tmp_path / "a.h5", Options(size=32), workers=1)
-    assert {file: file.read_bytes() for file in tmp_path.glob("*a.*")} == before
+    after = {file: file.read_bytes() for file in tmp_path.glob("*a.*") if file.is_file()}
+    assert after == before
 
 
 def test_a_new_format_is_a_function_and_a_line(tmp_path, monkeypatch):
@@ -383,3 +388,149 @@ def test_a_folder_too_far_up_makes_one_patient_of_all_and_a_warning(pictures, tm
     pictures.rename(tmp_path / "up" / "files")
     assert main(["ingest", str(tmp_path / "up"), "--output", str(tmp_path / "d.h5"), "--size", "16"]) == 0
     assert "warning: no image is in validation and test" in capsys.readouterr().err
+
+
+# --- a second run -----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """The names of the files whose readers were called, headers or pixels."""
+    names = set()
+    registry = Registry("input format")
+    monkeypatch.setattr(registry, "_entries", {})
+    for module in ("formats", "scan", "images"):
+        monkeypatch.setattr(f"petgan.ingest.{module}.FORMATS", registry)
+
+    def noting(function):
+        def call(path, *index):
+            names.add(path.name)
+            return function(path, *index)
+
+        return call
+
+    for name in FORMATS:
+        kind = FORMATS[name]
+        registry.add(name, replace(kind, read=noting(kind.read), scan=noting(kind.scan)))
+    return names
+
+
+def test_a_second_run_reads_only_what_is_new(tmp_path, pictures, scan_of_pet, write_picture, opened):
+    options = Options(size=16, patients="folder")
+    ingest([pictures], tmp_path / "a.h5", options, workers=1)
+    assert len(opened) == 2
+    first = (tmp_path / "a.h5").read_bytes()
+    opened.clear()
+    ingest([pictures], tmp_path / "a.h5", options, workers=1)
+    assert not opened
+    assert (tmp_path / "a.h5").read_bytes() == first
+    write_picture("files/woman-8/new.png", np.full((24, 24), 9, np.uint8))
+    write_picture("files/woman-1/L.png", np.eye(24, dtype=np.uint8))  # another content
+    ingest([pictures], tmp_path / "a.h5", options, workers=1)
+    assert opened == {"new.png", "L.png"}
+    shutil.rmtree(cache_folder(tmp_path / "a.h5"))
+    again = (tmp_path / "a.h5").read_bytes()
+    ingest([pictures], tmp_path / "a.h5", options, workers=1)
+    assert (tmp_path / "a.h5").read_bytes() == again != first
+
+
+def test_a_series_with_a_new_slice_is_read_again_as_a_whole(tmp_path, scan_of_pet, write_dicom, opened):
+    scan_of_pet("pet/one")
+    scan_of_pet("pet/two", SeriesInstanceUID="1.2.3", PatientID="other")
+    ingest([tmp_path / "pet"], tmp_path / "a.h5", SMALL, workers=1)
+    opened.clear()
+    write_dicom("pet/one/f.dcm", pet_slice(9), RescaleSlope="6", ImagePositionPatient=["0", "0", "15"])
+    record = ingest([tmp_path / "pet"], tmp_path / "a.h5", SMALL, workers=1)
+    assert opened == {f"{letter}.dcm" for letter in "abcdef"}
+    assert record["images"] == 11
+    (tmp_path / "pet/one/f.dcm").unlink()
+    record = ingest([tmp_path / "pet"], tmp_path / "a.h5", SMALL, workers=1)
+    ingest([tmp_path / "pet"], tmp_path / "b.h5", SMALL, workers=1)
+    assert record["images"] == 10
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_run_with_other_options_makes_its_own_images(tmp_path, pictures):
+    ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
+    ingest([pictures], tmp_path / "a.h5", Options(size=16, window="percentile:10,90"), workers=1)
+    ingest([pictures], tmp_path / "b.h5", Options(size=16, window="percentile:10,90"), workers=1)
+    assert (tmp_path / "a.h5").read_bytes() == (tmp_path / "b.h5").read_bytes()
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, pictures, monkeypatch):
+    whole = ingest([pictures], tmp_path / "b.h5", SMALL, workers=1)
+    made = []
+
+    def stop_after_five(unit):
+        if len(made) == 5:
+            raise KeyboardInterrupt
+        made.append(unit)
+        return make_unit(unit)
+
+    monkeypatch.setattr("petgan.ingest.pipeline.make_unit", stop_after_five)
+    with pytest.raises(KeyboardInterrupt):
+        ingest([pictures], tmp_path / "a.h5", SMALL, workers=1)
+    assert not (tmp_path / "a.h5").exists()
+    made.clear()
+    monkeypatch.setattr("petgan.ingest.pipeline.make_unit", lambda unit: made.append(unit) or make_unit(unit))
+    assert ingest([pictures], tmp_path / "a.h5", SMALL, workers=1) == whole
+    assert len(made) == 3
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+def test_oriented_to_the_left_the_chest_wall_is_at_the_left_edge(tmp_path, write_picture, mirrored):
+    """Half an ellipse on a narrow film; its mirror image becomes the same image."""
+    y, x = np.mgrid[:256, :160]
+    breast = np.where(((y - 128) / 100.0) ** 2 + (x / 120.0) ** 2 < 1, 180, 5).astype(np.uint8)
+    write_picture("files/w/a.png", breast[:, ::-1] if mirrored else breast)
+    options = Options(size=64, orient="left", patients="folder")
+    ingest([tmp_path / "files"], tmp_path / "o.h5", options, workers=1)
+    with Dataset(tmp_path / "o.h5") as dataset:
+        image = dataset.image(0)[..., 0]
+    assert (image[16:48, 0] > 100).all()
+    assert image[:, 32:].max() < 20
+
+
+def test_a_series_of_which_a_slice_cannot_be_read_is_refused_whole(tmp_path, scan_of_pet):
+    scan_of_pet("pet/one")
+    scan_of_pet("pet/two", SeriesInstanceUID="1.2.3", PatientID="other")
+    bad = tmp_path / "pet/one/c.dcm"
+    bad.write_bytes(bad.read_bytes()[:-20])  # its header is whole
+    record = ingest([tmp_path / "pet"], tmp_path / "o.h5", SMALL, workers=1)
+    assert record["images"] == 5
+    assert record["refused"]["files"] == 5
+    assert record["refused"]["by_reason"]["lies in a series of which another slice cannot be read"] == 4
+
+
+def test_slices_that_are_projected_twice_count_once_for_suv(tmp_path, scan_of_pet):
+    scan_of_pet()
+    options = Options(size=16, take="mip:coronal,axial")
+    path = tmp_path / "o.h5"
+    with pytest.raises(InputError):  # without PixelSpacing there is no projection
+        ingest([tmp_path / "pet"], path, options, workers=1)
+    scan_of_pet("two", PixelSpacing=["2", "2"])
+    record = ingest([tmp_path / "two"], path, options, workers=1)
+    assert record["suv"] == {"BQML, START: the dose decayed to SeriesTime": 5}
+    assert record["by_collection"] == {"pet": {"mip-axial": 1, "mip-coronal": 1}}
+    with Dataset(path) as dataset:
+        assert dataset.projection == "mip:coronal,axial"
+
+
+@pytest.mark.parametrize("option", ["--orient=left", "--mask-film"])
+def test_pet_is_neither_masked_nor_turned(tmp_path, scan_of_pet, capsys, option):
+    scan_of_pet()
+    assert run(tmp_path / "pet", tmp_path / "o.h5", option, "--size=16") == 2
+    assert "--mask-film" in capsys.readouterr().err
+
+
+def test_histograms_are_those_of_the_values(tmp_path, scan_of_pet):
+    """Brute force over the values before the window; a hundredth of the pixels is hot."""
+    scan_of_pet()
+    options = Options(size=16, units="bqml", dtype="float32")
+    record = ingest([tmp_path / "pet"], tmp_path / "o.h5", options, workers=1)
+    values = np.stack([pet_slice(k) * np.float64(k + 1) for k in range(5)])
+    edges = np.array(record["histograms"]["pet"]["edges"])
+    found = np.cumsum(record["histograms"]["pet"]["counts"])
+    expected = np.array([(values <= edge).mean() for edge in edges[1:]])
+    np.testing.assert_allclose(found, expected, atol=0.01)
+    assert found[-1] == pytest.approx(1, abs=1e-3)

@@ -4,7 +4,7 @@ import pytest
 
 from petgan.errors import ConfigError
 from petgan.ingest import Refused
-from petgan.ingest.patients import check_rule, patient_of, resolve_rule
+from petgan.ingest.patients import SETTLED, check_rule, patient_of, resolve_rule
 
 
 def test_mini_mias_pairs_left_and_right():
@@ -16,7 +16,6 @@ def test_mini_mias_pairs_left_and_right():
 @pytest.mark.parametrize(
     ("names", "rule"),
     [
-        (["mdb001.png", "mdb002.pgm"], "mini-mias"),
         (["a/mdb001.png", "a/x.png"], "folder"),
         (["a/1.png", "2.png"], "folder"),
         (["1.png", "2.png"], "file"),
@@ -26,6 +25,17 @@ def test_mini_mias_pairs_left_and_right():
 def test_auto(names, rule):
     assert resolve_rule("auto", names) == rule
     assert resolve_rule("file", names) == "file"
+
+
+def test_auto_comes_to_the_collection_where_its_names_say_it_all():
+    assert resolve_rule("auto", [], by_collection=True) == "collection"
+    assert resolve_rule("auto", ["a/1.png"], by_collection=True) == "folder"
+
+
+def test_what_auto_comes_to_is_not_taken_for_an_expression():
+    assert {resolve_rule("auto", names, found) for names in ([], ["a"], ["a/b"]) for found in (0, 1)} <= set(
+        SETTLED
+    )
 
 
 def test_each_rule():

@@ -66,7 +66,6 @@ def test_arrays(tmp_path, dtype, shape):
 @pytest.mark.parametrize(
     ("array", "words"),
     [
-        (np.array([[1.0, np.nan]]), "finite"),
         (np.array([[{}, 1]], dtype=object), "unpickled"),
         (np.zeros((2, 3, 4)), "3 dimensions"),
         (np.zeros((0, 5)), "no pixels"),
@@ -94,3 +93,52 @@ def test_colours_of_sixteen_bits_are_refused_rather_than_cut(tmp_path):
     (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*part) for part in parts))
     with pytest.raises(Refused, match="16 bits"):
         raster.scan_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("top", [1, 100, 255, 256, 4095, 65535])
+@pytest.mark.parametrize("plain", [True, False])
+def test_pgm_keeps_its_values_whatever_its_largest(tmp_path, top, plain):
+    values = np.random.default_rng(top).integers(0, top + 1, (5, 7))
+    header = f"{'P2' if plain else 'P5'}\n# made by hand\n7 5 # wide, high\n{top}\n".encode()
+    body = (
+        " ".join(map(str, values.ravel())).encode()
+        if plain
+        else values.astype(">u2" if top > 255 else "u1").tobytes()
+    )
+    (tmp_path / "a.pgm").write_bytes(header + body)
+    np.testing.assert_array_equal(raster.read_pgm(tmp_path / "a.pgm"), values)
+    header = raster.scan_pgm(tmp_path / "a.pgm")[0]
+    assert (header.span, header.pixels) == ((0, top), 35)
+
+
+@pytest.mark.parametrize("pixels", [GREY, GREY.astype(np.uint16) * 257])
+def test_pgm_as_pillow_writes_it(write_picture, pixels):
+    np.testing.assert_array_equal(raster.read_pgm(write_picture("a.pgm", pixels)), pixels)
+
+
+def test_another_picture_called_pgm_is_read_as_what_it_is(write_picture):
+    path = write_picture("a.png", GREY).rename(write_picture("b.png", GREY).with_suffix(".pgm"))
+    np.testing.assert_array_equal(raster.read_pgm(path), GREY)
+    assert raster.scan_pgm(path)[0].span == (0, 255)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"P5 2 2 255\n\0\0\0", "cut short"),
+        (b"P2 2 2 255\n1 2 3", "cut short"),
+        (b"P2 2 2 255\n1 2 x 3", "cut short|numbers"),
+        (b"P2 2 1 9\n1 10", "beyond"),
+        (b"P2 2 1 9\n1 -1", "beyond"),
+        (b"P2 2 1 9\n1 nan", "beyond"),
+        (b"P5 2 1 9\n\1\12", "beyond"),
+        (b"P5 2 1 65536\n\1\12", "largest"),
+        (b"P5 2 1 0\n\1\12", "largest"),
+        (b"P5 99999 99999 255\n", "too large"),
+        (b"P5 0 2 255\n", "no pixels"),
+    ],
+)
+def test_pgm_that_is_none_is_refused(tmp_path, content, words):
+    (tmp_path / "a.pgm").write_bytes(content)
+    with pytest.raises(Refused, match=words):
+        raster.read_pgm(tmp_path / "a.pgm")

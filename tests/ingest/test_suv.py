@@ -14,6 +14,8 @@ from pydicom.sequence import Sequence
 from ingest.conftest import dicom_dataset
 from petgan.errors import InputError
 from petgan.ingest.dicom import suv_factor
+from petgan.ingest.suv import HALF_LIVES as HALF_LIVES_OF_PETGAN
+from petgan.ingest.suv import NUCLIDES
 
 HALF_LIVES = {
     "F-18": 6586.2,
@@ -267,11 +269,76 @@ def test_the_half_life_of_another_nuclide():
 
 
 @pytest.mark.parametrize(
-    "attribute", [{"PatientWeight": "80"}, {"Units": "CNTS"}, {"RadionuclideTotalDose": "3e8"}]
-)
+    "attribute",
+    [
+        {"PatientWeight": "80"}, {"Units": "CNTS"}, {"RadionuclideTotalDose": "3e8"},
+        {"CorrectedImage": ["ATTN", "DECY", "SCAT"]}, {"PatientSize": "1.9"}, {"PatientSex": "M"},
+        {"DecayCorrectionDateTime": "20240229115900"},
+    ],
+)  # fmt: skip
 def test_a_series_that_contradicts_itself(attribute):
     with pytest.raises(InputError, match="differs within the series"):
         suv_factor([pet(), pet(**attribute)])
+
+
+@pytest.mark.parametrize("element", [0x00, 0x09])
+@pytest.mark.parametrize("order", [1, -1])
+def test_philips_factors_that_differ_within_a_series(element, order):
+    slices = [
+        private(pet(Units="CNTS"), 0x7053, "Philips PET Private Group", element, "DS", factor)
+        for factor in ("0.5", "0.6")
+    ]
+    with pytest.raises(InputError, match=rf"\(7053,10{element:02X}\) differs within the series"):
+        suv_factor(slices[::order])
+
+
+def enhanced(decay="YES", attenuation="YES", moment=SCAN, acquired=SCAN, **attributes):
+    """With the attributes of the Enhanced PET IOD, which lacks those of the older one."""
+    data = pet(DecayCorrection=None, CorrectedImage=None, Units=None, **attributes)
+    del data.AcquisitionDate, data.AcquisitionTime, data.SeriesDate, data.SeriesTime
+    data.RealWorldValueMappingSequence = mapped("1")
+    data.DecayCorrected, data.AttenuationCorrected = decay, attenuation
+    data.AcquisitionDateTime, data.FrameAcquisitionDuration = stamp(acquired), 600_000.0
+    if moment is not None:
+        data.DecayCorrectionDateTime = stamp(moment)
+    return data
+
+
+@pytest.mark.parametrize("seconds", [-3600, 0, 1500])
+def test_enhanced_pet_says_to_which_moment_it_is_corrected(seconds):
+    moment = SCAN + timedelta(seconds=seconds)  # an hour earlier is the injection, as ADMIN has it
+    assert_suv_1(activity(3600 + seconds), enhanced(moment=moment))
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"moment": None}, "DecayCorrectionDateTime (0018,9701)"),
+        ({"decay": "MAYBE"}, "DecayCorrection (0054,1102)"),
+        ({"attenuation": "NO"}, "attenuation"),
+    ],
+)
+def test_what_enhanced_pet_lacks_is_named(attributes, words):
+    with pytest.raises(InputError) as caught:
+        suv_factor(enhanced(**attributes))
+    assert words in str(caught.value)
+
+
+def mapped(slope, intercept="0"):
+    """Units by a mapping of real world values, as enhanced PET has them."""
+    unit, item = Dataset(), Dataset()
+    unit.CodeValue = "Bq/ml"
+    item.MeasurementUnitsCodeSequence = Sequence([unit])
+    item.RealWorldValueSlope, item.RealWorldValueIntercept = float(slope), float(intercept)
+    return Sequence([item])
+
+
+def test_a_mapping_of_other_values_than_the_rescaled_ones_gives_no_units():
+    same = pet(Units=None, RescaleSlope="2.5", RealWorldValueMappingSequence=mapped("2.5"))
+    assert_suv_1(activity(3600), same)
+    for mapping, words in ((mapped("5"), "RealWorldValueSlope"), (mapped("2.5", "3"), "Intercept")):
+        with pytest.raises(InputError, match=words):
+            suv_factor(pet(Units=None, RescaleSlope="2.5", RealWorldValueMappingSequence=mapping))
 
 
 def test_slices_of_several_series():
@@ -296,3 +363,14 @@ def test_a_phantom_of_petgan(tmp_path):
         -math.log(2) * seconds / float(item.RadionuclideHalfLife)
     )
     assert suv_factor(slices) == pytest.approx(1000 * float(slices[0].PatientWeight) / left, rel=1e-9)
+
+
+def test_the_codes_of_nuclides_are_those_of_dicom():
+    from pydicom.sr.codedict import codes
+
+    elements = {"F": "Fluorine", "Ga": "Gallium", "C": "Carbon", "N": "Nitrogen", "O": "Oxygen"}
+    for code, nuclide in NUCLIDES.items():
+        element, mass = nuclide.split("-")
+        known = getattr(codes.cid4020, f"_{mass}{elements[element]}")
+        assert code == known.value or not code.isdigit()
+    assert set(NUCLIDES.values()) == set(HALF_LIVES_OF_PETGAN)

@@ -37,6 +37,14 @@ def test_percentiles_of_a_large_series_are_close(monkeypatch):
     assert extremes == (np.min(slices), np.max(slices))
 
 
+def test_percentiles_are_of_all_columns(monkeypatch):
+    monkeypatch.setattr("petgan.ingest.window.SAMPLE", 2**10)
+    image = np.random.default_rng(0).normal(0, 1, (128, 128)).astype(np.float32)
+    image[:, ::16] += 100  # of 16 columns one is bright, and every 16th value is taken
+    low, high = Window("percentile", 10, 90).limits([image], image.size, None)
+    assert (low, high) == pytest.approx(np.percentile(image, [10, 90]), abs=0.3)
+
+
 def test_full_is_the_stored_range_or_else_that_of_the_values():
     image = np.array([[3.0, 7.0]], np.float32)
     assert Window("full").limits([image], 2, (0, 4095)) == (0, 4095)

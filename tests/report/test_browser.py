@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import html
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import pytest
 from PIL import Image
 
-BROWSER = shutil.which("chromium")
-FLAGS = (
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync",
-    "--disable-background-networking", "--disable-component-update", "--enable-logging=stderr",
-)  # fmt: skip
+from tests.report.pages import browse, needs_browser
 
-pytestmark = pytest.mark.skipif(
-    BROWSER is None and os.environ.get("CI") != "true", reason="there is no chromium on PATH"
-)
+pytestmark = needs_browser
 
 # A phone is a frame: a headless window has a least width. What is found in it is read from the document.
 PHONE = """<!DOCTYPE html><iframe srcdoc="{page}" style="width: 400px; height: 800px; border: 0"></iframe>
@@ -43,18 +34,12 @@ onload = () => {{
 </script>"""
 
 
-def _browse(page, folder, *options):
-    assert BROWSER is not None, "CI needs chromium: apt-get install chromium"
-    command = [BROWSER, *FLAGS, f"--user-data-dir={folder / 'profile'}", *options, page.as_uri()]
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
-
-
 @pytest.fixture(scope="module")
 def browsed(page, tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     phone = folder / "phone.html"
     phone.write_text(PHONE.format(page=html.escape(page.read_text(encoding="utf-8"))), encoding="utf-8")
-    return _browse(phone, folder, "--window-size=800,900", "--dump-dom")
+    return browse(phone, folder, "--window-size=800,900", "--dump-dom")
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +74,6 @@ def test_runs_are_sorted_by_a_click_and_missing_scores_stay_last(found):
 def test_it_follows_the_reader_s_colour_scheme(page, tmp_path, number, name):
     shot = tmp_path / "shot.png"
     scheme = f"--blink-settings=preferredColorScheme={number}"
-    _browse(page, tmp_path, scheme, f"--screenshot={shot}", "--window-size=400,800")
+    browse(page, tmp_path, scheme, f"--screenshot={shot}", "--window-size=400,800")
     corner = Image.open(shot).convert("L").getpixel((2, 2))
     assert corner < 64 if name == "dark" else corner > 192

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-from html.parser import HTMLParser
 
 import pandas as pd
 import pytest
@@ -16,38 +15,7 @@ from petgan.report.page import heat, write_report
 from petgan.report.tables import Cell, Part
 from tests.report.conftest import ERROR, HOSTILE
 from tests.report.experiments import score, write_experiment
-
-
-class Parsed(HTMLParser):
-    """The elements of a page with their attributes, and the text of its cells."""
-
-    VOID = ("meta", "link", "img", "br")
-
-    def __init__(self, html):
-        super().__init__()
-        self.elements, self.cells, self.text, self._open = [], [], "", []
-        self.feed(html)
-        assert self._open == []
-
-    def handle_starttag(self, tag, attrs):
-        self.elements.append((tag, dict(attrs)))
-        if tag in ("td", "th"):
-            self.cells.append("")
-        if tag not in self.VOID:
-            self._open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self._open.pop() == tag
-
-    def handle_data(self, data):
-        if "style" in self._open or "script" in self._open:
-            return
-        self.text += data
-        if "td" in self._open or "th" in self._open:
-            self.cells[-1] += data
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.elements if name == tag]
+from tests.report.pages import Parsed, luminance
 
 
 @pytest.fixture(scope="module")
@@ -204,12 +172,6 @@ def test_an_experiment_that_has_just_been_submitted(tmp_path):
     assert not (page.parent / "choice.json").exists()
 
 
-def _luminance(colour):
-    channels = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
-    linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
-    return sum(w * c for w, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
-
-
 def test_heat_darkens_with_the_score_and_its_text_stays_readable():
     cells = {(str(i), "all"): Cell("", mean=float(i), count=1) for i in range(100)}
     part = Part("", [str(i) for i in range(100)], ["all"], cells)
@@ -217,7 +179,7 @@ def test_heat_darkens_with_the_score_and_its_text_stays_readable():
     for cell in cells.values():
         colours = dict(pair.split(":") for pair in heat(part, cell).split(";"))
         text = 0.0 if colours["color"] == "#000" else 1.0
-        back = _luminance(colours["background"])
+        back = luminance(colours["background"])
         assert (max(text, back) + 0.05) / (min(text, back) + 0.05) >= 4.5
         backgrounds.append(back)
     assert backgrounds == sorted(backgrounds)

@@ -1,0 +1,364 @@
+"""The way from files to a dataset: plan, make, compare, split, write, record."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import tempfile
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from petgan.errors import ConfigError, InputError
+from petgan.ingest import quarantine
+from petgan.ingest.cache import Cache, pack_all, unpack_all
+from petgan.ingest.deidentify import Key, load_key, warn_of_key_beside
+from petgan.ingest.duplicates import find_duplicates, groups
+from petgan.ingest.frame import Frame, Made, Picture, Refused
+from petgan.ingest.images import Unit, make_unit, preview
+from petgan.ingest.known import Contents, code_version
+from petgan.ingest.parallel import OrderedMap, worker_pool
+from petgan.ingest.plan import Options, Plan, Progress, plan_with, silent
+from petgan.ingest.record import Tally, make_record, record_file
+from petgan.ingest.split import assign_splits
+from petgan.runs import disk_errors, write_json
+from petgan.store import Row, write_dataset
+
+TEXT_ON_FILM = "may have writing beside the breast, as a film's label (--mask-film blacks it out)"
+TEXT_LEFT = "shows no breast that could be found, or writing that the mask has left"
+ACCEPTED = "has been accepted"
+
+Refuse = Callable[[str, str], None]
+
+
+def make_plan(
+    sources: Sequence[Path | str],
+    options: Options | None = None,
+    *,
+    key_file: Path | str | None = None,
+    accepted: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    isolated: bool = False,
+    progress: Progress = silent,
+    output: Path | str | None = None,
+) -> Plan:
+    """Find out what would be taken, from file names and headers; writes nothing but a key that is missing.
+
+    Parameters are those of `ingest`.
+
+    Raises
+    ------
+    InputError
+        If there are no images, or they cannot stand in one dataset.
+    ConfigError
+        If the window does not suit them.
+    """
+    key = load_key(key_file)
+    looked_at = _Accepted(accepted or {}, Contents(None, key))
+    output = None if output is None else Path(output)
+    with worker_pool(workers or _cores(), isolated=isolated or workers is None) as run_all:
+        return plan_with(sources, options or Options(), key, None, looked_at, run_all, progress, output)
+
+
+def ingest(
+    sources: Sequence[Path | str],
+    output: Path | str,
+    options: Options | None = None,
+    *,
+    key_file: Path | str | None = None,
+    accepted: Mapping[str, str] | None = None,
+    workers: int | None = None,
+    isolated: bool = False,
+    progress: Progress = silent,
+    refuse: Refuse = lambda source, reason: None,
+) -> dict[str, Any]:
+    """Write a dataset and, beside it, its record ``<stem>.ingest.json``.
+
+    What a person has to look at first goes to ``<stem>.quarantine.csv`` and its sheets. What has been read
+    is remembered in ``<stem>.ingest.cache``, so that another run reads only what is new.
+
+    Parameters
+    ----------
+    sources : sequence of path
+        Folders or files.
+    output : path
+        The ``.h5`` file.
+    options : Options, optional
+    key_file : path, optional
+        Of the key for hashing identities; see `petgan.ingest.deidentify.key_file`.
+    accepted : mapping of str to str, optional
+        What a person has accepted out of the quarantine: contents by the file's id, as
+        `petgan.ingest.quarantine.read_accepted` gives them.
+    workers : int, optional
+        Processes; all cores if None. What is written does not depend on it. More than one import the
+        calling script, which must guard its own call with ``if __name__ == "__main__":``. A single one is
+        the calling process itself, without the bounds of `petgan.ingest.parallel`.
+    isolated : bool
+        Read in a process of its own even if `workers` is 1.
+    progress : callable, optional
+    refuse : callable, optional
+        Is told the id and the reason of each file that is refused.
+
+    Returns
+    -------
+    dict
+        The record.
+
+    Raises
+    ------
+    InputError
+        If no image is left to be taken. No dataset is written then.
+    ConfigError
+        If an option does not suit the images.
+    DiskError
+        If the disk is full. Nothing is left behind then.
+    """
+    output = Path(output)
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder", hint=f"name a file to write, such as {output / 'data.h5'}")
+    _check_writable(output)
+    key = load_key(key_file)
+    warn_of_key_beside(output, key_file)
+    pool = worker_pool(workers or _cores(), isolated=isolated or workers is None)
+    with pool as run_all, Cache(cache_folder(output)) as cache:
+        looked_at = _Accepted(accepted or {}, Contents(cache, key))
+        plan = plan_with(sources, options or Options(), key, cache, looked_at, run_all, progress, output)
+        work = _Work(plan, key, cache, looked_at, run_all, progress, refuse)
+        try:
+            record = work.write(output)
+        except InputError:
+            work.write_quarantine(output)
+            raise
+        work.write_quarantine(output)
+        return record
+
+
+def cache_folder(output: Path | str) -> Path:
+    """Where it is remembered what has been read for a dataset."""
+    return Path(output).with_suffix(".ingest.cache")
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _check_writable(output: Path) -> None:
+    """Fail now rather than after an hour of reading."""
+    folder = output.resolve().parent
+    while not folder.exists():
+        folder = folder.parent
+    with disk_errors(output), tempfile.TemporaryFile(dir=folder):
+        pass
+
+
+class _Accepted:
+    """Whether a person has looked at a file as it is now, and let it in."""
+
+    def __init__(self, contents: Mapping[str, str], reader: Contents) -> None:
+        self.contents, self.reader = contents, reader
+
+    def __call__(self, frame: Frame) -> bool:
+        content = self.contents.get(frame.id)
+        return content is not None and content == self.reader.of(frame)
+
+
+class _Work:
+    """An ingest whose plan is made."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        key: Key,
+        cache: Cache,
+        looked_at: _Accepted,
+        run_all: OrderedMap,
+        progress: Progress,
+        refuse: Refuse,
+    ) -> None:
+        self._plan, self._key, self._cache, self._looked_at = plan, key, cache, looked_at
+        self._run_all, self._progress, self._refuse = run_all, progress, refuse
+        self._tally = Tally()
+        self._fingerprints: list[int] = []
+        for source, reason in sorted(plan.refused.items()):
+            self._refused(source, reason)
+        for picture in plan.waiting:
+            reasons = [frame.header.quarantine for frame in picture.frames if frame.header.quarantine]
+            self._tally.waiting.append((picture, reasons[0]))
+        self._tally.accepted += plan.accepted
+
+    def write(self, output: Path) -> dict[str, Any]:
+        plan, options = self._plan, self._plan.options
+        meaning = {
+            "modality": options.modality,
+            "units": plan.units,
+            "window": str(plan.window),
+            "key_id": self._key.id,
+        }
+        with closing(self._items()) as items:
+            digest = write_dataset(
+                output,
+                items,
+                image_size=options.size,
+                dtype=options.dtype,
+                configuration=plan.configuration,
+                splits=self._splits,
+                projection=options.take if options.take.startswith("mip:") else "none",
+                **meaning,
+            )
+        record = make_record(
+            self._tally,
+            configuration=plan.configuration,
+            dataset={"digest": digest, **meaning},
+            files=plan.files,
+            skipped=plan.skipped,
+        )
+        write_json(record_file(output), record)
+        return record
+
+    def write_quarantine(self, output: Path) -> None:
+        """The list of what a person has to look at, or has looked at, and its sheets."""
+        doubtful = [picture for picture, _ in self._tally.waiting] + self._tally.accepted
+        reasons = [reason for _, reason in self._tally.waiting] + [ACCEPTED] * len(self._tally.accepted)
+        previews = iter(self._run_all(preview, doubtful))
+        with self._progress("previews", "pictures") as show:
+
+            def draw(done: int) -> np.ndarray:
+                show(done, len(doubtful))
+                image = next(previews)
+                return np.zeros((8, 8), np.uint8) if isinstance(image, Refused) else image
+
+            entries = [
+                quarantine.Entry(
+                    picture.frames[0].id, self._looked_at.reader.of(picture.frames[0]), reason, picture.view,
+                    picture.frames[0].header.collection, functools.partial(draw, done),
+                )
+                for done, (picture, reason) in enumerate(zip(doubtful, reasons, strict=True), 1)
+            ]  # fmt: skip
+            accepted = {
+                name: quarantine.Decision(quarantine.ACCEPT, content)
+                for name, content in self._looked_at.contents.items()
+            }
+            place = self._place_of_sheets(output, doubtful)
+            drawn = self._cache.get(place) is not None
+            quarantine.write_quarantine(output.with_suffix(""), entries, accepted, drawn=drawn)
+            if not drawn:
+                self._cache.put(place, b"")
+
+    def _place_of_sheets(self, output: Path, pictures: Sequence[Picture]) -> bytes:
+        """Where the cache remembers that sheets of these pictures have been drawn."""
+        shown = [(p.view, p.frames[0].id, p.frames[0].stamp, p.frames[0].index) for p in pictures]
+        facts = (output.name, code_version(), shown)
+        return bytes.fromhex(self._key.seal("sheets", json.dumps(facts)))
+
+    # --- the images, one after the other ------------------------------------------------------------------
+
+    def _items(self) -> Generator[tuple[Row, np.ndarray], None, None]:
+        units = self._units()
+        total, done = sum(len(unit.pictures) for unit in units), 0
+        with self._progress("ingest", "images") as show:
+            for unit, made in self._made(units):
+                for picture, outcome in zip(unit.pictures, made, strict=True):
+                    done += 1
+                    show(done, total)
+                    row = self._row(picture)
+                    if isinstance(outcome, Refused):
+                        self._refused(picture.frames[0].id, outcome.reason)
+                    elif outcome.text and not self._has_been_seen(picture):
+                        reason = TEXT_LEFT if self._plan.options.mask_film else TEXT_ON_FILM
+                        self._tally.waiting.append((picture, reason))
+                    else:
+                        self._tally.taken.append((row, picture))
+                        self._tally.quantiles[row.collection].append(outcome.quantiles)
+                        self._fingerprints.append(outcome.fingerprint)
+                        yield row, outcome.pixels
+        if not self._tally.taken:
+            refused, waiting = len(self._tally.refused), len(self._tally.waiting)
+            raise InputError(
+                f"no image is left to be taken, so no dataset was written: {refused} files were refused, and "
+                f"{waiting} pictures wait for a person to look at them"
+            )
+
+    def _units(self) -> list[Unit]:
+        """What is to be made, in the order of the dataset."""
+        by_series: dict[tuple[str, str], list[Picture]] = {}
+        for picture in self._plan.pictures:
+            frame = picture.frames[0]
+            by_series.setdefault((frame.patient, frame.series), []).append(picture)
+        return [
+            Unit(
+                self._plan.volumes[series],
+                tuple(sorted(pictures, key=lambda picture: (picture.rank, picture.view))),
+                self._plan.how,
+            )
+            for series, pictures in sorted(by_series.items())
+        ]
+
+    def _made(self, units: Sequence[Unit]) -> Iterator[tuple[Unit, Sequence[Made | Refused]]]:
+        places = [unit.place(self._key) for unit in units]
+        known = {place for place in places if place in self._cache}
+        new = [unit for unit, place in zip(units, places, strict=True) if place not in known]
+        fresh = iter(self._run_all(make_unit, new))
+        for unit, place in zip(units, places, strict=True):
+            kept = self._cache.get(place) if place in known else None
+            if kept is not None:
+                yield unit, unpack_all(kept)
+                continue
+            outcome = next(self._run_all(make_unit, [unit])) if place in known else next(fresh)
+            made = [outcome] * len(unit.pictures) if isinstance(outcome, Refused) else outcome
+            whole = [one for one in made if isinstance(one, Made)]
+            if len(whole) == len(made):
+                self._cache.put(place, pack_all(whole))
+            yield unit, made
+
+    def _row(self, picture: Picture) -> Row:
+        frame = picture.frames[0]
+        return Row(
+            patient=frame.patient,
+            source=f"{frame.series[:12]}{picture.rank:04x}",
+            split="",
+            view=picture.view,
+            collection=frame.header.collection,
+        )
+
+    def _has_been_seen(self, picture: Picture) -> bool:
+        seen = self._looked_at(picture.frames[0])
+        if seen and not picture.frames[0].header.quarantine:  # those the plan has told of
+            self._tally.accepted.append(picture)
+        return seen
+
+    def _refused(self, source: str, reason: str) -> None:
+        if source not in self._tally.refused:
+            self._tally.refused[source] = reason
+            self._refuse(source, reason)
+
+    # --- who goes where -----------------------------------------------------------------------------------
+
+    def _splits(self, rows: Sequence[Row], image_of: Callable[[int], np.ndarray]) -> Sequence[str]:
+        patients = [row.patient for row in rows]
+        with self._progress("duplicates", "images") as show:
+            found = find_duplicates(self._fingerprints, patients, image_of, show, among=self._middle_ones())
+        self._tally.duplicates = [
+            (rows[d.index_a].source, rows[d.index_b].source, d.exact,
+             patients[d.index_a] != patients[d.index_b])
+            for d in found
+        ]  # fmt: skip
+        by_collection = sorted(rows, key=lambda row: row.collection)  # of several the first counts
+        chosen = assign_splits(
+            {patient: self._key.fraction(patient) for patient in patients},
+            self._plan.options.split,
+            collections={row.patient: row.collection for row in reversed(by_collection)},
+            together=groups(patients, ((patients[d.index_a], patients[d.index_b]) for d in found)),
+        )
+        self._tally.splits = [chosen[patient] for patient in patients]
+        return self._tally.splits
+
+    def _middle_ones(self) -> list[int]:
+        """Of each series the picture in the middle: its neighbours show the same patient nearly alike."""
+        series: dict[tuple[str, str, str], list[int]] = {}
+        for index, (row, picture) in enumerate(self._tally.taken):
+            series.setdefault((row.patient, picture.frames[0].series, row.view), []).append(index)
+        return sorted(indices[len(indices) // 2] for indices in series.values())

@@ -1,0 +1,265 @@
+"""Pictures that a person has to look at before they go in: a list to decide on, and sheets to look at.
+
+``NAME.quarantine.csv`` has a line for each picture; ``NAME.quarantine.png``, ``NAME.quarantine-2.png``
+and so on show them under the numbers of the list. Who has looked writes ``accept`` or ``reject`` into the
+list's column ``decision`` and gives the list to the next ingest; what is not accepted stays out. A decision
+is on what a file held when it was looked at (column ``content``, a keyed hash of its bytes): another content
+waits anew. Both may show a name that is burned in, so nobody else may read them (mode 0600).
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import os
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from petgan.errors import ConfigError
+from petgan.runs import atomic_path
+
+COLUMNS = ("number", "id", "content", "reason", "collection", "view", "decision")
+ACCEPT = "accept"
+DECISIONS = (ACCEPT, "reject", "")
+PER_SHEET = 100
+TILES = (256, 512)  # pixels: the smaller one where no picture has more
+
+_GAP, _CAPTION, _HEAD = 8, 24, 64
+_ID = re.compile("[0-9a-f]{16}")
+_SHEET = re.compile(r"(.+)\.quarantine(?:-[0-9]+)?\.png", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """``accept``, ``reject`` or nothing, on a file that held `content`."""
+
+    word: str
+    content: str
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One picture in quarantine.
+
+    Parameters
+    ----------
+    id, content : str
+        Keyed hashes of the file's name and of its bytes, 16 hexadecimal digits.
+    reason : str
+        In petgan's own words.
+    view, collection : str
+        As in a dataset.
+    preview : ndarray (h, w) uint8, or callable () -> ndarray
+        The picture, or what makes it when its sheet is drawn, so that not all need be in memory. Best with
+        its longer side 512 pixels: text on it must be legible.
+    """
+
+    id: str
+    content: str
+    reason: str
+    view: str
+    collection: str
+    preview: np.ndarray | Callable[[], np.ndarray]
+
+
+def list_file(stem: Path | str) -> Path:
+    """The list of a dataset whose path, without suffix, is `stem`."""
+    stem = Path(stem)
+    return stem.with_name(f"{stem.name}.quarantine.csv")
+
+
+def sheet_file(stem: Path | str, number: int) -> Path:
+    """Its sheet number 1, 2 and so on."""
+    stem = Path(stem)
+    return stem.with_name(f"{stem.name}.quarantine{'' if number == 1 else f'-{number}'}.png")
+
+
+def is_sheet(path: Path) -> bool:
+    """Whether a file is named as the sheets of a quarantine are, and its list lies beside it."""
+    match = _SHEET.fullmatch(path.name)
+    return match is not None and list_file(path.with_name(match[1])).exists()
+
+
+def write_quarantine(
+    stem: Path | str,
+    entries: Sequence[Entry],
+    decisions: Mapping[str, Decision] | None = None,
+    *,
+    drawn: bool = False,
+) -> list[Path]:
+    """Write the list and its sheets, atomically and for the user alone.
+
+    Parameters
+    ----------
+    stem : path
+        Of the dataset, without suffix.
+    entries : sequence of Entry
+        In the order of their numbers: those accepted already among them, so that a decision is not lost.
+    decisions : mapping of str to Decision, optional
+        By id; those in a list that is there already count where this has none, and stay in it even if
+        their pictures are not among the entries.
+    drawn : bool
+        Whether an earlier call drew these entries: then sheets that are still there stay as they are.
+
+    Returns
+    -------
+    list of Path
+        The list first. Without entries and decisions there are none, and those of an earlier ingest are
+        removed. A list that is there and cannot be read is kept as ``NAME.quarantine.csv.old``.
+
+    Raises
+    ------
+    DiskError
+        If the disk is full.
+    """
+    path = list_file(stem)
+    known = {**_decisions_there(path), **(decisions or {})}
+    sheets = math.ceil(len(entries) / PER_SHEET)
+    written = [sheet_file(stem, sheet + 1) for sheet in range(sheets)]
+    if not (drawn and all(target.exists() for target in written)):
+        for sheet, target in enumerate(written):
+            start = sheet * PER_SHEET
+            pixels = quarantine_sheet(entries[start : start + PER_SHEET], start + 1, path.name)
+            _write_private(target, partial(Image.fromarray(pixels).save, format="PNG"))
+    if entries or any(decision.word for decision in known.values()):
+        text = _table(entries, known).encode()
+        _write_private(path, lambda file: file.write(text))
+        written.insert(0, path)
+    else:
+        path.unlink(missing_ok=True)
+    surplus = sheets + 1
+    while (old := sheet_file(stem, surplus)).exists():
+        old.unlink()
+        surplus += 1
+    return written
+
+
+def read_decisions(path: Path | str) -> dict[str, Decision]:
+    """What was decided, by id.
+
+    A file of several images has a line for each: it counts as decided when all of them are.
+
+    Raises
+    ------
+    ConfigError
+        If the file is missing or no such list, by line.
+    """
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError):
+        hint = "petgan ingest writes it beside the dataset, as NAME.quarantine.csv"
+        raise ConfigError(f"cannot read the quarantine list {path}", hint=hint) from None
+    # Spreadsheets write other separators in other countries.
+    separator = max(",;\t", key=text.partition("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
+    heads = [head.strip().lower() for head in next(reader, [])]
+    if not {"id", "content", "decision"} <= set(heads):
+        raise ConfigError(f"{path} is no quarantine list", allowed=f"the columns {', '.join(COLUMNS)}")
+    decisions: dict[str, Decision] = {}
+    for row in reader:
+        if not any(cell.strip() for cell in row):
+            continue
+        values = dict(zip(heads, (cell.strip().lower() for cell in row), strict=False))
+        name, content, word = (values.get(head, "") for head in ("id", "content", "decision"))
+        where = f"line {reader.line_num} of {path}"
+        if not _ID.fullmatch(name) or not _ID.fullmatch(content):
+            raise ConfigError(
+                f"{where} has no id or no content: 16 hexadecimal digits are one",
+                hint="a spreadsheet may have made a number of it; edit the list as text",
+            )
+        if word not in DECISIONS:
+            raise ConfigError(f"{where} has an unknown decision", allowed="accept, reject, or nothing")
+        above = decisions.get(name, Decision(word, content))
+        if above.content != content or (above.word != word and above.word and word):
+            raise ConfigError(f"{where} decides otherwise than a line above it")
+        decisions[name] = Decision(above.word and word, content)
+    return decisions
+
+
+def read_accepted(path: Path | str) -> dict[str, str]:
+    """The contents that were accepted, by the file's id; raises as `read_decisions`."""
+    decisions = read_decisions(path)
+    return {name: decision.content for name, decision in decisions.items() if decision.word == ACCEPT}
+
+
+def quarantine_sheet(entries: Sequence[Entry], first: int, list_name: str) -> np.ndarray:
+    """Lay out pictures, each under its number; the note at the head says what to do.
+
+    Returns
+    -------
+    ndarray (h, w) uint8
+    """
+    previews = [entry.preview() if callable(entry.preview) else entry.preview for entry in entries]
+    largest = max(max(preview.shape) for preview in previews)
+    tile = TILES[0] if largest <= TILES[0] else TILES[1]
+    columns = max(math.ceil(1024 / tile), math.ceil(math.sqrt(len(entries))))
+    rows = math.ceil(len(entries) / columns)
+    sheet = Image.new(
+        "L", (columns * (tile + _GAP) + _GAP, _HEAD + rows * (tile + _CAPTION + _GAP)), color=32
+    )
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(18)
+    for line, text in enumerate(
+        (
+            "Does a picture show a name, a number or a date of a person? Write accept or reject beside its",
+            f"number in {list_name} and give that list to --accept-quarantined.",
+        )
+    ):
+        draw.text((_GAP, 6 + 26 * line), text, fill=255, font=font)
+    for index, (entry, preview) in enumerate(zip(entries, previews, strict=True)):
+        left = _GAP + (tile + _GAP) * (index % columns)
+        top = _HEAD + (tile + _CAPTION + _GAP) * (index // columns)
+        caption = f"{first + index}  {entry.collection}, {entry.view}"
+        draw.text((left, top + _CAPTION // 2), caption, fill=255, font=font, anchor="lm")
+        picture = _fitted(preview, tile)
+        sheet.paste(picture, (left + (tile - picture.width) // 2, top + _CAPTION))
+    return np.asarray(sheet)
+
+
+def _fitted(preview: np.ndarray, tile: int) -> Image.Image:
+    """Its longer side the tile's: pixels are repeated, or averaged."""
+    picture = Image.fromarray(preview)
+    scale = tile / max(picture.size)
+    size = (max(1, round(picture.width * scale)), max(1, round(picture.height * scale)))
+    how = Image.Resampling.NEAREST if scale > 1 else Image.Resampling.LANCZOS
+    return picture.resize(size, how)
+
+
+def _table(entries: Sequence[Entry], decisions: Mapping[str, Decision]) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for number, entry in enumerate(entries, 1):
+        decision = decisions.get(entry.id)
+        word = decision.word if decision and decision.content == entry.content else ""
+        writer.writerow((number, entry.id, entry.content, entry.reason, entry.collection, entry.view, word))
+    for name in sorted(decisions.keys() - {entry.id for entry in entries}):
+        word, content = decisions[name].word, decisions[name].content
+        if word:
+            writer.writerow(("", name, content, "was decided on in another ingest", "", "", word))
+    return out.getvalue()
+
+
+def _decisions_there(path: Path) -> dict[str, Decision]:
+    if not path.exists():
+        return {}
+    try:
+        return read_decisions(path)
+    except ConfigError:  # somebody's work is in it
+        path.replace(path.with_name(f"{path.name}.old"))
+        return {}
+
+
+def _write_private(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    with atomic_path(path) as temporary:
+        temporary.unlink(missing_ok=True)
+        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+            write(file)

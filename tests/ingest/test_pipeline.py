@@ -1,0 +1,296 @@
+"""What a person looks at, what goes together, and what a cache may not hide."""
+
+from __future__ import annotations
+
+import csv
+import shutil
+from importlib.metadata import PackageNotFoundError
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import SecondaryCaptureImageStorage
+
+from ingest.conftest import multi_frame_pet
+from petgan.errors import ConfigError, DiskError, InputError
+from petgan.ingest import Options, ingest, make_plan
+from petgan.ingest.deidentify import load_key
+from petgan.ingest.frame import QUANTILES
+from petgan.ingest.images import _quantiles, make_unit, preview
+from petgan.ingest.known import code_version
+from petgan.ingest.quarantine import read_accepted
+from petgan.ingest.scan import refusal, scan_file
+from petgan.store import Dataset
+
+SMALL = Options(size=16)
+
+
+def pet_slice(k):
+    return np.random.default_rng(k).integers(0, 1000, (16, 16), np.uint16)
+
+
+@pytest.fixture
+def write_series(write_dicom, tmp_path):
+    def write(folder="pet", doubtful=(), **attributes):
+        for k in range(5):
+            burned = {"BurnedInAnnotation": "YES"} if k in doubtful else {}
+            write_dicom(
+                f"{folder}/{'cbeda'[k]}.dcm",
+                pet_slice(k),
+                ImagePositionPatient=["0", "0", str(2 * k)],
+                PixelSpacing=["2", "2"],
+                **attributes,
+                **burned,
+            )
+        return tmp_path / folder
+
+    return write
+
+
+def decide(path, decision="accept"):
+    """Write a decision beside every picture of a list; the list."""
+    with open(path, newline="") as file:
+        lines = list(csv.reader(file))
+    with open(path, "w", newline="") as file:
+        csv.writer(file).writerows([lines[0], *([*line[:-1], decision] for line in lines[1:])])
+    return lines[1:]
+
+
+@pytest.mark.parametrize("doubtful", [range(5), [3]])
+def test_a_projection_goes_in_once_all_its_doubtful_slices_are_accepted(tmp_path, write_series, doubtful):
+    source, output = write_series(doubtful=doubtful), tmp_path / "out.h5"
+    write_series("fine", PatientID="another", SeriesInstanceUID="1.2.3")
+    sources = [source, tmp_path / "fine"]
+    options = Options(size=16, take="mip:coronal,sagittal")
+    record = ingest(sources, output, options, workers=1)
+    assert (record["images"], record["quarantine"]["pictures"]) == (2, len(doubtful))
+    lines = decide(tmp_path / "out.quarantine.csv")
+    assert len({line[1] for line in lines}) == len(lines) == len(doubtful)
+    accepted = read_accepted(tmp_path / "out.quarantine.csv")
+    assert (
+        ingest(sources, output, options, workers=1, accepted=dict(sorted(accepted.items())[1:]))["images"]
+        == 2
+    )
+    record = ingest(sources, output, options, workers=1, accepted=accepted)
+    assert (record["images"], record["quarantine"]["pictures"]) == (4, 0)
+
+
+def test_the_quarantine_list_is_the_same_with_a_cache_of_half_of_it(tmp_path, write_series):
+    options = Options(size=16, patients="folder")
+    write_series("scans/one", doubtful=range(5))
+    write_series("scans/three", PatientID="c", SeriesInstanceUID="1.2.5")
+    ingest([tmp_path / "scans"], tmp_path / "cached/o.h5", options, workers=1)
+    write_series("scans/two", doubtful=range(5), PatientID="b", SeriesInstanceUID="1.2.4")
+    for output in ("cached", "fresh"):
+        ingest([tmp_path / "scans"], tmp_path / output / "o.h5", options, workers=1)
+    for name in ("o.h5", "o.ingest.json", "o.quarantine.csv", "o.quarantine.png"):
+        assert (tmp_path / "cached" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes(), name
+
+
+@pytest.mark.parametrize("options", [{"orient": "left"}, {"mask_film": True}])
+def test_pet_is_neither_mirrored_nor_masked(write_series, options):
+    with pytest.raises(ConfigError, match="PET"):
+        make_plan([write_series()], Options(size=16, **options), workers=1)
+
+
+def test_a_film_is_read_again_when_its_case_has_changed(tmp_path):
+    folder = tmp_path / "films"
+    folder.mkdir()
+    stored = np.tile(np.arange(64) * 60, (64, 1)).astype(">u2")
+    (folder / "A_1141_1.LEFT_CC.LJPEG.1").write_bytes(stored.tobytes())
+    said = "LEFT_CC LINES 64 PIXELS_PER_LINE 64 BITS_PER_PIXEL 12 RESOLUTION 50 OVERLAY"
+    made = []
+    for digitizer in ("HOWTEK", "DBA 21"):
+        (folder / "A-1141-1.ics").write_text(f"DIGITIZER {digitizer}\n{said}\n")
+        options = Options(size=16, window="full")
+        ingest([folder], tmp_path / "o.h5", options, workers=1)
+        with Dataset(tmp_path / "o.h5") as dataset:
+            made.append(dataset.images())
+    (tmp_path / "fresh").mkdir()
+    ingest([folder], tmp_path / "fresh/o.h5", options, workers=1)
+    assert (tmp_path / "o.h5").read_bytes() == (tmp_path / "fresh/o.h5").read_bytes()
+    assert not np.array_equal(*made)
+
+
+def test_a_film_that_cannot_be_masked_stays_out(tmp_path, write_picture):
+    line = 255 * np.eye(200, dtype=np.uint8)
+    write_picture("films/one/a.png", line)
+    write_picture("films/two/a.png", line[:, ::-1])
+    assert ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1)["images"] == 2
+    options = Options(size=16, mask_film=True)
+    with pytest.raises(InputError, match="2 pictures wait"):
+        ingest([tmp_path / "films"], tmp_path / "o.h5", options, workers=1)
+
+
+def test_the_sheets_of_a_quarantine_are_no_pictures(tmp_path, write_series, write_picture):
+    source = write_series("scans/pet", doubtful=range(5))
+    write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
+    output = tmp_path / "scans" / "o.h5"
+    first = ingest([tmp_path / "scans"], output, SMALL, workers=1)
+    assert output.with_name("o.quarantine.png").exists()
+    plan = make_plan([tmp_path / "scans"], SMALL, workers=1)
+    assert "sheet of an ingest's quarantine" in plan.skipped
+    assert (len(plan.pictures), plan.refused) == (first["images"], {})
+    write_picture("scans/pet/x.quarantine.png", np.zeros((9, 9), np.uint8))  # somebody's, without a list
+    assert make_plan([source], Options(modality="mammogram"), workers=1).files == 6
+
+
+def test_pet_of_nobody_is_not_all_of_one_patient(tmp_path, write_series):
+    source = write_series(PatientID="ANONYMIZED")
+    plan = make_plan([source], SMALL, workers=1)
+    assert len(plan.refused) == 5
+    assert "no PatientID" in plan.refused.popitem()[1]
+
+
+def test_memory_that_is_lacking_is_no_damage():
+    assert "memory" in refusal(MemoryError()).reason
+
+
+@pytest.mark.parametrize("shape", [(16, 16), (700, 500), (1024, 4096), (300, 4096)])
+def test_quantiles_of_large_pictures_are_close(shape):
+    values = np.random.default_rng(0).gamma(2, 100, shape).astype(np.float32)
+    values[:, ::64] += 1000  # of 64 columns one differs
+    found = _quantiles(values)
+    assert (found[0], found[-1]) == (values.min(), values.max())
+    shares = np.searchsorted(np.sort(values.ravel()), found, side="right") / values.size
+    np.testing.assert_allclose(shares, QUANTILES, atol=0.01)
+
+
+@pytest.mark.parametrize("library", ["numpy", "python-gdcm", "pylibjpeg-libjpeg"])
+def test_another_version_of_a_library_is_another_code(monkeypatch, library):
+    def missing(name):
+        raise PackageNotFoundError
+
+    found = []
+    for other in (lambda name: "1", lambda name: "2", missing):
+        monkeypatch.setattr(
+            "petgan.ingest.known.version", lambda name, other=other: other(name) if name == library else "1"
+        )
+        found.append(code_version.__wrapped__())
+    assert len(set(found)) == 3
+
+
+def test_what_another_version_made_is_made_again(tmp_path, write_picture, monkeypatch):
+    write_picture("files/a.png", np.eye(16, dtype=np.uint8))
+    made = []
+    monkeypatch.setattr("petgan.ingest.pipeline.make_unit", lambda unit: made.append(unit) or make_unit(unit))
+    for version in ("1", "1", "2"):
+        monkeypatch.setattr("petgan.ingest.images.code_version", lambda version=version: version)
+        ingest([tmp_path / "files"], tmp_path / "o.h5", SMALL, workers=1)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("take", ["all", "mip:coronal,sagittal,axial"])
+def test_single_slices_give_the_dataset_of_one_multi_frame_file(tmp_path, write_dicom, take):
+    """20 oblique slices with 20 slopes, their names and numbers shuffled."""
+    random = np.random.default_rng(4)
+    stored = random.integers(0, 65536, (20, 16, 16), np.uint16)
+    slopes = [f"{slope:.6f}" for slope in random.uniform(0.01, 7, 20)]
+    across, down, normal = (0.8, 0.6, 0.0), (0.0, 0.0, -1.0), np.array([-0.6, 0.8, 0.0])
+    places = [tuple((np.array([5.0, -40.0, 7.5]) + 3 * k * normal).round(6).tolist()) for k in range(20)]
+    for k, name, number in zip(range(20), random.permutation(20), random.permutation(20), strict=True):
+        write_dicom(
+            f"single/{name % 3}/{name}.dcm",
+            stored[k],
+            RescaleSlope=slopes[k],
+            ImagePositionPatient=list(map(str, places[k])),
+            ImageOrientationPatient=list(map(str, (*across, *down))),
+            PixelSpacing=["3", "3"],
+            InstanceNumber=str(number),
+        )
+    order = random.permutation(20)
+    planes = [(places[k], across, down) for k in order]
+    data = multi_frame_pet(stored[order], [slopes[k] for k in order], planes, (3.0, 3.0))
+    (tmp_path / "multi").mkdir()
+    data.save_as(tmp_path / "multi" / "all.dcm", enforce_file_format=True)
+    options = Options(size=16, dtype="float32", take=take)
+    for name in ("single", "multi"):
+        ingest([tmp_path / name], tmp_path / f"{name}.h5", options, workers=1)
+    with Dataset(tmp_path / "single.h5") as single, Dataset(tmp_path / "multi.h5") as multi:
+        assert single.units == multi.units == "suvbw"
+        np.testing.assert_array_equal(single.images(), multi.images())
+        assert single.digest == multi.digest
+        if take == "all":
+            ratio = single.images()[..., 0] / (stored * np.array(slopes, float)[:, None, None])
+            assert np.ptp(ratio) < 1e-6 * ratio.max()
+
+
+def test_sheets_are_drawn_again_only_for_other_pictures(tmp_path, write_series, monkeypatch):
+    write_series("scans/doubtful", doubtful=range(5), SeriesInstanceUID="1.2.3")
+    write_series("scans/fine", PatientID="another")
+    shown = []
+    monkeypatch.setattr("petgan.ingest.pipeline.preview", lambda one: shown.append(one) or preview(one))
+    sheet = tmp_path / "o.quarantine.png"
+
+    def again(**options):
+        shown.clear()
+        ingest([tmp_path / "scans"], tmp_path / "o.h5", SMALL, workers=1, **options)
+        return len(shown), sheet.read_bytes()
+
+    number, first = again()
+    assert number == 5
+    decide(tmp_path / "o.quarantine.csv")
+    assert again() == (0, first)
+    assert len(read_accepted(tmp_path / "o.quarantine.csv")) == 5
+    sheet.unlink()
+    assert again() == (5, first)
+    write_series("scans/doubtful", doubtful=range(5), SeriesInstanceUID="1.2.3", ImageComments="other")
+    assert again()[0] == 5
+
+
+def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dicom):
+    y, x = np.mgrid[:600, :400]
+    film = np.where(((y - 300) / 220) ** 2 + (x / 200) ** 2 < 1, 1200, 0).astype(np.uint16)
+    film[40:90, 280:350] = 2300  # a label
+    write_dicom("films/a.dcm", film, "MG", SOPClassUID=SecondaryCaptureImageStorage, Modality="OT")
+    with pytest.raises(InputError, match="1 pictures wait"):
+        ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1)
+    decide(tmp_path / "o.quarantine.csv")
+    for _ in range(2):
+        accepted = read_accepted(tmp_path / "o.quarantine.csv")
+        record = ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1, accepted=accepted)
+        assert (record["images"], record["quarantine"]["accepted"]) == (1, 1)
+    assert len(decide(tmp_path / "o.quarantine.csv")) == 1
+
+
+def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_series):
+    source, output = write_series("scans", doubtful=[1]), tmp_path / "o.h5"
+    write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
+    ingest([source], output, SMALL, workers=1)
+    decide(tmp_path / "o.quarantine.csv")
+    accepted = read_accepted(tmp_path / "o.quarantine.csv")
+    whole = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    assert whole["quarantine"] == {"accepted": 1, "by_reason": {}, "pictures": 0}
+    (name,) = accepted
+    (changed,) = [
+        p for p in source.rglob("*.dcm") if load_key().name(p.relative_to(source).as_posix()) == name
+    ]
+    data = dcmread(changed)
+    data.PixelData = bytes(len(data.PixelData))
+    data.save_as(changed)
+    record = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
+    assert read_accepted(tmp_path / "o.quarantine.csv") == {}
+
+
+def test_what_petgan_wrote_beside_its_sources_is_no_source(tmp_path, pictures):
+    options = Options(size=16, patients="folder")
+    first = ingest([pictures], pictures / "o.h5", options, workers=1)
+    (pictures / "o.quarantine.png").write_bytes((pictures / "woman-0/L.png").read_bytes())
+    assert ingest([pictures], pictures / "o.h5", options, workers=1) == first
+
+
+def test_a_folder_that_cannot_be_written_is_told_of_before_anything_is_read(tmp_path, pictures, monkeypatch):
+    monkeypatch.setattr("petgan.ingest.pipeline.plan_with", None)
+    with pytest.raises(DiskError, match="cannot write"):
+        ingest([pictures], "/proc/o.h5", SMALL, workers=1)
+
+
+def test_a_copy_is_remembered_as_one(tmp_path, write_series, monkeypatch):
+    source = write_series("scans")
+    shutil.copy(next(source.rglob("*.dcm")), source / "copy.dcm")
+    first = ingest([source], tmp_path / "o.h5", SMALL, workers=1)
+    scanned = []
+    monkeypatch.setattr("petgan.ingest.scan.scan_file", lambda path: scanned.append(path) or scan_file(path))
+    assert ingest([source], tmp_path / "o.h5", SMALL, workers=1) == first
+    assert not scanned

@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from petgan.errors import ConfigError
+from petgan.ingest.quarantine import (
+    COLUMNS,
+    PER_SHEET,
+    Decision,
+    Entry,
+    quarantine_sheet,
+    read_accepted,
+    read_decisions,
+    write_quarantine,
+)
+
+CONTENT = "c" * 16
+
+
+def decided(word, content=CONTENT):
+    return Decision(word, content)
+
+
+def entry(number, shape=(8, 6), value=200):
+    preview = np.full(shape, value, np.uint8)
+    return Entry(f"{number:016x}", CONTENT, "has text burned into its pixels", "left-cc", "ddsm", preview)
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_the_list_and_its_sheet_are_for_the_user_alone(tmp_path):
+    written = write_quarantine(tmp_path / "data.v2", [entry(7), entry(3)])
+    assert [path.name for path in written] == ["data.v2.quarantine.csv", "data.v2.quarantine.png"]
+    assert sorted(path.name for path in tmp_path.glob("[!i]*")) == [path.name for path in written]
+    assert all(path.stat().st_mode & 0o777 == 0o600 for path in written)
+    first, second = rows(written[0])
+    assert tuple(first) == COLUMNS
+    assert first == {
+        "number": "1", "id": f"{7:016x}", "content": CONTENT, "reason": "has text burned into its pixels",
+        "collection": "ddsm", "view": "left-cc", "decision": "",
+    }  # fmt: skip
+    assert second["number"] == "2"
+    with Image.open(written[1]) as sheet:
+        assert sheet.info == {}
+
+
+def test_many_pictures_take_several_sheets_and_old_ones_go(tmp_path):
+    made = []
+
+    def one(number):
+        def preview():
+            made.append(number)
+            return np.zeros((4, 4), np.uint8)
+
+        return Entry(f"{number:016x}", CONTENT, "r", "v", "c", preview)
+
+    written = write_quarantine(tmp_path / "d", [one(n) for n in range(2 * PER_SHEET + 1)])
+    assert [path.name for path in written[1:]] == [
+        "d.quarantine.png", "d.quarantine-2.png", "d.quarantine-3.png",
+    ]  # fmt: skip
+    assert made == list(range(2 * PER_SHEET + 1))
+    write_quarantine(tmp_path / "d", [entry(1)])
+    assert sorted(path.name for path in tmp_path.glob("d*")) == ["d.quarantine.csv", "d.quarantine.png"]
+    assert write_quarantine(tmp_path / "d", []) == []
+    assert not list(tmp_path.glob("d*"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "tile"),
+    [((64, 64), 256), ((100, 20), 256), ((512, 380), 512), ((300, 512), 512), ((2000, 900), 512)],
+)
+def test_a_picture_is_shown_whole_and_large(shape, tile):
+    sheet = quarantine_sheet([entry(1, shape)], 1, "list.csv")
+    inside = np.argwhere(sheet[90:] == 200)  # below the texts; they are 255, the ground is 32
+    height, width = inside.max(0) - inside.min(0) + 1
+    assert max(height, width) == pytest.approx(tile, abs=3)
+    assert height / width == pytest.approx(shape[0] / shape[1], rel=0.05)
+
+
+def test_pictures_stand_in_the_order_of_their_numbers():
+    levels = [60 + 10 * n for n in range(9)]
+    sheet = quarantine_sheet([entry(n, (9, 9), level) for n, level in enumerate(levels)], 1, "list.csv")
+    places = [np.argwhere(sheet == level).mean(0) for level in levels]
+    rows = [round(place[0] / 288) for place in places]
+    assert rows == sorted(rows)
+    for row in set(rows):
+        across = [place[1] for place, where in zip(places, rows, strict=True) if where == row]
+        assert across == sorted(across)
+
+
+def test_decisions_are_read_back_and_kept(tmp_path):
+    entries = [entry(n) for n in range(4)]
+    (path, _) = write_quarantine(tmp_path / "d", entries)
+    text = path.read_text().splitlines()
+    path.write_text("\n".join([text[0], text[1] + "accept", text[2] + " Reject ", text[3], text[4]]) + "\n")
+    assert read_accepted(path) == {entries[0].id: CONTENT}
+    assert read_decisions(path)[entries[1].id] == decided("reject")
+    write_quarantine(tmp_path / "d", [entry(9), *entries])  # one more, and other numbers
+    assert [row["decision"] for row in rows(path)] == ["", "accept", "reject", "", ""]
+    write_quarantine(tmp_path / "d", entries, {entries[0].id: decided("reject")})
+    assert [row["decision"] for row in rows(path)] == ["reject", "reject", "", ""]
+
+
+@pytest.mark.parametrize("entries", [[], [entry(2)]])
+def test_decisions_outlive_an_ingest_without_their_pictures(tmp_path, entries):
+    decisions = {entry(1).id: decided("accept"), entry(7).id: decided("reject")}
+    write_quarantine(tmp_path / "d", [entry(1), entry(7)], decisions)
+    (path, *_) = write_quarantine(tmp_path / "d", entries)
+    assert decisions.items() <= read_decisions(path).items()
+    write_quarantine(tmp_path / "d", [entry(1)])
+    assert read_accepted(path) == {entry(1).id: CONTENT}
+
+
+def test_a_decision_is_on_what_the_file_held(tmp_path):
+    (path, _) = write_quarantine(tmp_path / "d", [entry(1)], {entry(1).id: decided("accept")})
+    assert read_accepted(path) == {entry(1).id: CONTENT}
+    write_quarantine(tmp_path / "d", [replace(entry(1), content="d" * 16)])
+    assert read_accepted(path) == {}
+
+
+def test_a_list_that_cannot_be_read_is_kept(tmp_path):
+    (path, _) = write_quarantine(tmp_path / "d", [entry(1)])
+    spoilt = path.read_text().replace(",\n", ",acept\n")
+    path.write_text(spoilt)
+    write_quarantine(tmp_path / "d", [entry(1)])
+    assert path.with_name("d.quarantine.csv.old").read_text() == spoilt
+    assert read_decisions(path) == {entry(1).id: decided("")}
+
+
+def test_a_file_of_several_images_is_accepted_when_all_of_them_are(tmp_path):
+    path = tmp_path / "l.csv"
+    for second, accepted in (("accept", {"0" * 16: CONTENT}), ("", {})):
+        path.write_text(f"id,content,decision\n{'0' * 16},{CONTENT},accept\n{'0' * 16},{CONTENT},{second}\n")
+        assert read_accepted(path) == accepted
+
+
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+def test_lists_out_of_spreadsheets(tmp_path, separator):
+    lines = [COLUMNS, ("1", "0" * 15 + "A", CONTENT, "r", "ddsm", "left-cc", "ACCEPT"), ("",) * 7]
+    text = "\r\n".join(separator.join(line) for line in lines)
+    (tmp_path / "l.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_accepted(tmp_path / "l.csv") == {"0" * 15 + "a": CONTENT}
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ([f"1,0000000000000001,{CONTENT},r,c,v,yes"], "line 2 .* unknown decision"),
+        ([f"1,0000000000000001,{CONTENT},r,c,v,accept", f"2,1.2E+15,{CONTENT},r,c,v,"], "line 3 .* no id"),
+        (
+            [f"1,0000000000000001,{CONTENT},r,c,v,accept", f"2,0000000000000001,{CONTENT},r,c,v,reject"],
+            "line 3 .* otherwise",
+        ),
+    ],
+)
+def test_lines_that_say_nothing_clear_are_told_by_number(tmp_path, lines, words):
+    path = tmp_path / "l.csv"
+    path.write_text("\n".join([",".join(COLUMNS), *lines]))
+    with pytest.raises(ConfigError, match=words) as caught:
+        read_accepted(path)
+    assert "1.2E+15" not in str(caught.value)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"a,b\n1,2\n", b"\xff\xfe\0"])
+def test_what_is_no_list_is_one_sentence(tmp_path, content):
+    if content is not None:
+        (tmp_path / "l.csv").write_bytes(content)
+    with pytest.raises(ConfigError, match="quarantine list"):
+        read_accepted(tmp_path / "l.csv")
