@@ -239,12 +239,15 @@ class _Work:
                 for done, (picture, reason) in enumerate(zip(doubtful, reasons, strict=True), 1)
             ]  # fmt: skip
             accepted = {
-                name: quarantine.Decision(quarantine.ACCEPT, content)
+                name: quarantine.Decision(quarantine.ACCEPT, content, self._key.id)
                 for name, content in self._looked_at.contents.items()
+                if name in {picture.frames[0].id for picture in doubtful}
             }
             place = self._place_of_sheets(output, doubtful)
             drawn = self._cache.get(place) is not None
-            quarantine.write_quarantine(output.with_suffix(""), entries, accepted, drawn=drawn)
+            quarantine.write_quarantine(
+                output.with_suffix(""), entries, accepted, key=self._key.id, drawn=drawn
+            )
             if not drawn:
                 self._cache.put(place, b"")
 

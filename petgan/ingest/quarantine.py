@@ -26,7 +26,7 @@ from PIL import Image, ImageDraw, ImageFont
 from petgan.errors import ConfigError
 from petgan.runs import atomic_path
 
-COLUMNS = ("number", "id", "content", "reason", "collection", "view", "decision")
+COLUMNS = ("number", "id", "content", "key", "reason", "collection", "view", "decision")
 ACCEPT = "accept"
 DECISIONS = (ACCEPT, "reject", "")
 PER_SHEET = 100
@@ -39,10 +39,11 @@ _SHEET = re.compile(r"(.+)\.quarantine(?:-[0-9]+)?\.png", re.DOTALL)
 
 @dataclass(frozen=True)
 class Decision:
-    """``accept``, ``reject`` or nothing, on a file that held `content`."""
+    """``accept``, ``reject`` or nothing, on a file that held `content`; ids and content by the key `key`."""
 
     word: str
     content: str
+    key: str
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,7 @@ def write_quarantine(
     entries: Sequence[Entry],
     decisions: Mapping[str, Decision] | None = None,
     *,
+    key: str,
     drawn: bool = False,
 ) -> list[Path]:
     """Write the list and its sheets, atomically and for the user alone.
@@ -106,6 +108,8 @@ def write_quarantine(
     decisions : mapping of str to Decision, optional
         By id; those in a list that is there already count where this has none, and stay in it even if
         their pictures are not among the entries.
+    key : str
+        Id of the key. Decisions by another one are dropped: their ids would tie two sets of pseudonyms.
     drawn : bool
         Whether an earlier call drew these entries: then sheets that are still there stay as they are.
 
@@ -122,6 +126,7 @@ def write_quarantine(
     """
     path = list_file(stem)
     known = {**_decisions_there(path), **(decisions or {})}
+    known = {name: decision for name, decision in known.items() if decision.key == key}
     sheets = math.ceil(len(entries) / PER_SHEET)
     written = [sheet_file(stem, sheet + 1) for sheet in range(sheets)]
     if not (drawn and all(target.exists() for target in written)):
@@ -130,7 +135,7 @@ def write_quarantine(
             pixels = quarantine_sheet(entries[start : start + PER_SHEET], start + 1, path.name)
             _write_private(target, partial(Image.fromarray(pixels).save, format="PNG"))
     if entries or any(decision.word for decision in known.values()):
-        text = _table(entries, known).encode()
+        text = _table(entries, known, key).encode()
         _write_private(path, lambda file: file.write(text))
         written.insert(0, path)
     else:
@@ -161,14 +166,14 @@ def read_decisions(path: Path | str) -> dict[str, Decision]:
     separator = max(",;\t", key=text.partition("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
     heads = [head.strip().lower() for head in next(reader, [])]
-    if not {"id", "content", "decision"} <= set(heads):
+    if not {"id", "content", "key", "decision"} <= set(heads):
         raise ConfigError(f"{path} is no quarantine list", allowed=f"the columns {', '.join(COLUMNS)}")
     decisions: dict[str, Decision] = {}
     for row in reader:
         if not any(cell.strip() for cell in row):
             continue
         values = dict(zip(heads, (cell.strip().lower() for cell in row), strict=False))
-        name, content, word = (values.get(head, "") for head in ("id", "content", "decision"))
+        name, content, key, word = (values.get(head, "") for head in ("id", "content", "key", "decision"))
         where = f"line {reader.line_num} of {path}"
         if not _ID.fullmatch(name) or not _ID.fullmatch(content):
             raise ConfigError(
@@ -177,10 +182,10 @@ def read_decisions(path: Path | str) -> dict[str, Decision]:
             )
         if word not in DECISIONS:
             raise ConfigError(f"{where} has an unknown decision", allowed="accept, reject, or nothing")
-        above = decisions.get(name, Decision(word, content))
+        above = decisions.get(name, Decision(word, content, key))
         if above.content != content or (above.word != word and above.word and word):
             raise ConfigError(f"{where} decides otherwise than a line above it")
-        decisions[name] = Decision(above.word and word, content)
+        decisions[name] = Decision(above.word and word, content, key)
     return decisions
 
 
@@ -233,18 +238,20 @@ def _fitted(preview: np.ndarray, tile: int) -> Image.Image:
     return picture.resize(size, how)
 
 
-def _table(entries: Sequence[Entry], decisions: Mapping[str, Decision]) -> str:
+def _table(entries: Sequence[Entry], decisions: Mapping[str, Decision], key: str) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number, entry in enumerate(entries, 1):
         decision = decisions.get(entry.id)
         word = decision.word if decision and decision.content == entry.content else ""
-        writer.writerow((number, entry.id, entry.content, entry.reason, entry.collection, entry.view, word))
+        writer.writerow(
+            (number, entry.id, entry.content, key, entry.reason, entry.collection, entry.view, word)
+        )
     for name in sorted(decisions.keys() - {entry.id for entry in entries}):
         word, content = decisions[name].word, decisions[name].content
         if word:
-            writer.writerow(("", name, content, "was decided on in another ingest", "", "", word))
+            writer.writerow(("", name, content, key, "was decided on in another ingest", "", "", word))
     return out.getvalue()
 
 

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import io
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -381,6 +383,84 @@ def test_quarantined_pictures_say_nothing_either(world):
         assert len(file["images"]) == 2
     assert grep(world["canaries"], folder) == ([], "")
     assert grep(world["canaries"], world["out"] / "logs") == ([], "")
+
+
+@pytest.fixture(scope="module")
+def two_keys(world):
+    """Runs over one output, some of whose pictures were accepted: with the world's key, then with another."""
+    top, folder = world["top"], world["top"] / "keys"
+    folder.mkdir()
+    for source, name in ((world["source"] / "mg", "mg.h5"), (top / "petbroken", "pet.h5")):
+        options = ["--size", "16", "--workers", "1"] + ["--modality", "pet"] * (name == "pet.h5")
+        runs = []
+        for number, key in enumerate(("key", "key", "other.key", "other.key")):
+            accepted = ["--accept-quarantined", top / "of-both.csv"] if number % 2 else []
+            code, *_ = world["petgan"](
+                f"keys-{name}-{number}", "ingest", source, "--output", folder / name,
+                "--key-file", top / key, *options, *accepted,
+            )  # fmt: skip
+            assert code in (0, 2)
+            runs.append(
+                {path: path.read_bytes() for path in sorted(folder.glob(f"{name[:-3]}.*")) if path.is_file()}
+            )
+            if not number % 2:
+                accept_all(folder / f"{name[:-3]}.quarantine.csv", top / "of-both.csv")
+        world[name] = runs
+    return folder
+
+
+def accept_all(quarantine, decided):
+    with open(quarantine, newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert rows
+    with open(decided, "w", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows({**row, "decision": "accept"} for row in rows)
+
+
+def ids_in(files):
+    """Keyed ids by which the files of a run call patients, sources and files; of the key, too."""
+    found = set()
+    for path, content in files.items():
+        if path.suffix in (".json", ".csv"):
+            found |= set(re.findall(rb"\b[0-9a-f]{16}\b", content))
+        if path.suffix == ".h5":
+            with h5py.File(io.BytesIO(content)) as file:
+                found |= {*file["patient"][:], *file["source"][:], str(file.attrs["key_id"]).encode()}
+    return found
+
+
+def test_a_second_key_over_the_same_output_says_nothing_either(world, two_keys):
+    for name in ("mg.h5", "pet.h5"):
+        assert len(list((two_keys / name).with_suffix(".ingest.cache").iterdir())) >= 1
+    assert grep(world["canaries"], two_keys) == ([], "")
+    assert grep(world["canaries"], world["out"] / "logs") == ([], "")
+
+
+@pytest.mark.parametrize("name", ["mg.h5", "pet.h5"])
+def test_no_id_of_the_first_key_is_left_by_the_second(world, two_keys, name):
+    """Not as a part of anything that was written, but for the cache, which is the first key's as well."""
+    waiting, accepted, waiting_again, accepted_again = world[name]
+    first, second = ids_in(waiting) | ids_in(accepted), ids_in(waiting_again) | ids_in(accepted_again)
+    assert len(first) > 4
+    assert sorted(first & second) == []
+    assert len(second) == len(first)
+    for files in (waiting_again, accepted_again):
+        for path, content in files.items():
+            assert [one for one in first if one in content] == [], path.name
+    logs = (world["out"] / "logs").glob(f"keys-{name}-[23].*")
+    said = b"".join(path.read_bytes() for path in logs)
+    assert [one for one in first if one in said] == []
+    for one, other in ((waiting, waiting_again), (accepted, accepted_again)):
+        assert images_in(one) == images_in(other)
+    assert len(images_in(accepted)) > len(images_in(waiting))
+
+
+def images_in(files):
+    (content,) = (content for path, content in files.items() if path.suffix == ".h5")
+    with h5py.File(io.BytesIO(content)) as file:
+        return sorted(image.tobytes() for image in file["images"][:])
 
 
 # --- controls: that it can fail -------------------------------------------------------------------------

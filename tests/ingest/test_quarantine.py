@@ -19,11 +19,11 @@ from petgan.ingest.quarantine import (
     write_quarantine,
 )
 
-CONTENT = "c" * 16
+CONTENT, KEY = "c" * 16, "0123abcd"
 
 
-def decided(word, content=CONTENT):
-    return Decision(word, content)
+def decided(word, content=CONTENT, key=KEY):
+    return Decision(word, content, key)
 
 
 def entry(number, shape=(8, 6), value=200):
@@ -37,14 +37,15 @@ def rows(path):
 
 
 def test_the_list_and_its_sheet_are_for_the_user_alone(tmp_path):
-    written = write_quarantine(tmp_path / "data.v2", [entry(7), entry(3)])
+    written = write_quarantine(tmp_path / "data.v2", [entry(7), entry(3)], key=KEY)
     assert [path.name for path in written] == ["data.v2.quarantine.csv", "data.v2.quarantine.png"]
     assert sorted(path.name for path in tmp_path.glob("[!i]*")) == [path.name for path in written]
     assert all(path.stat().st_mode & 0o777 == 0o600 for path in written)
     first, second = rows(written[0])
     assert tuple(first) == COLUMNS
     assert first == {
-        "number": "1", "id": f"{7:016x}", "content": CONTENT, "reason": "has text burned into its pixels",
+        "number": "1", "id": f"{7:016x}", "content": CONTENT, "key": KEY,
+        "reason": "has text burned into its pixels",
         "collection": "ddsm", "view": "left-cc", "decision": "",
     }  # fmt: skip
     assert second["number"] == "2"
@@ -62,14 +63,14 @@ def test_many_pictures_take_several_sheets_and_old_ones_go(tmp_path):
 
         return Entry(f"{number:016x}", CONTENT, "r", "v", "c", preview)
 
-    written = write_quarantine(tmp_path / "d", [one(n) for n in range(2 * PER_SHEET + 1)])
+    written = write_quarantine(tmp_path / "d", [one(n) for n in range(2 * PER_SHEET + 1)], key=KEY)
     assert [path.name for path in written[1:]] == [
         "d.quarantine.png", "d.quarantine-2.png", "d.quarantine-3.png",
     ]  # fmt: skip
     assert made == list(range(2 * PER_SHEET + 1))
-    write_quarantine(tmp_path / "d", [entry(1)])
+    write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
     assert sorted(path.name for path in tmp_path.glob("d*")) == ["d.quarantine.csv", "d.quarantine.png"]
-    assert write_quarantine(tmp_path / "d", []) == []
+    assert write_quarantine(tmp_path / "d", [], key=KEY) == []
     assert not list(tmp_path.glob("d*"))
 
 
@@ -98,53 +99,60 @@ def test_pictures_stand_in_the_order_of_their_numbers():
 
 def test_decisions_are_read_back_and_kept(tmp_path):
     entries = [entry(n) for n in range(4)]
-    (path, _) = write_quarantine(tmp_path / "d", entries)
+    (path, _) = write_quarantine(tmp_path / "d", entries, key=KEY)
     text = path.read_text().splitlines()
     path.write_text("\n".join([text[0], text[1] + "accept", text[2] + " Reject ", text[3], text[4]]) + "\n")
     assert read_accepted(path) == {entries[0].id: CONTENT}
     assert read_decisions(path)[entries[1].id] == decided("reject")
-    write_quarantine(tmp_path / "d", [entry(9), *entries])  # one more, and other numbers
+    write_quarantine(tmp_path / "d", [entry(9), *entries], key=KEY)  # one more, and other numbers
     assert [row["decision"] for row in rows(path)] == ["", "accept", "reject", "", ""]
-    write_quarantine(tmp_path / "d", entries, {entries[0].id: decided("reject")})
+    write_quarantine(tmp_path / "d", entries, {entries[0].id: decided("reject")}, key=KEY)
     assert [row["decision"] for row in rows(path)] == ["reject", "reject", "", ""]
 
 
 @pytest.mark.parametrize("entries", [[], [entry(2)]])
 def test_decisions_outlive_an_ingest_without_their_pictures(tmp_path, entries):
     decisions = {entry(1).id: decided("accept"), entry(7).id: decided("reject")}
-    write_quarantine(tmp_path / "d", [entry(1), entry(7)], decisions)
-    (path, *_) = write_quarantine(tmp_path / "d", entries)
+    write_quarantine(tmp_path / "d", [entry(1), entry(7)], decisions, key=KEY)
+    (path, *_) = write_quarantine(tmp_path / "d", entries, key=KEY)
     assert decisions.items() <= read_decisions(path).items()
-    write_quarantine(tmp_path / "d", [entry(1)])
+    write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
     assert read_accepted(path) == {entry(1).id: CONTENT}
 
 
 def test_a_decision_is_on_what_the_file_held(tmp_path):
-    (path, _) = write_quarantine(tmp_path / "d", [entry(1)], {entry(1).id: decided("accept")})
+    (path, _) = write_quarantine(tmp_path / "d", [entry(1)], {entry(1).id: decided("accept")}, key=KEY)
     assert read_accepted(path) == {entry(1).id: CONTENT}
-    write_quarantine(tmp_path / "d", [replace(entry(1), content="d" * 16)])
+    write_quarantine(tmp_path / "d", [replace(entry(1), content="d" * 16)], key=KEY)
     assert read_accepted(path) == {}
 
 
 def test_a_list_that_cannot_be_read_is_kept(tmp_path):
-    (path, _) = write_quarantine(tmp_path / "d", [entry(1)])
+    (path, _) = write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
     spoilt = path.read_text().replace(",\n", ",acept\n")
     path.write_text(spoilt)
-    write_quarantine(tmp_path / "d", [entry(1)])
+    write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
     assert path.with_name("d.quarantine.csv.old").read_text() == spoilt
     assert read_decisions(path) == {entry(1).id: decided("")}
 
 
 def test_a_file_of_several_images_is_accepted_when_all_of_them_are(tmp_path):
-    path = tmp_path / "l.csv"
+    path, line = tmp_path / "l.csv", f"{'0' * 16},{CONTENT},{KEY}"
     for second, accepted in (("accept", {"0" * 16: CONTENT}), ("", {})):
-        path.write_text(f"id,content,decision\n{'0' * 16},{CONTENT},accept\n{'0' * 16},{CONTENT},{second}\n")
+        path.write_text(f"id,content,key,decision\n{line},accept\n{line},{second}\n")
         assert read_accepted(path) == accepted
+
+
+def test_decisions_by_another_key_go(tmp_path):
+    """Their ids would tie two sets of pseudonyms to each other."""
+    (path, _) = write_quarantine(tmp_path / "d", [entry(1)], {entry(1).id: decided("accept")}, key=KEY)
+    write_quarantine(tmp_path / "d", [entry(2)], key="ffffffff")
+    assert read_decisions(path) == {entry(2).id: decided("", key="ffffffff")}
 
 
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
 def test_lists_out_of_spreadsheets(tmp_path, separator):
-    lines = [COLUMNS, ("1", "0" * 15 + "A", CONTENT, "r", "ddsm", "left-cc", "ACCEPT"), ("",) * 7]
+    lines = [COLUMNS, ("1", "0" * 15 + "A", CONTENT, KEY, "r", "ddsm", "left-cc", "ACCEPT"), ("",) * 8]
     text = "\r\n".join(separator.join(line) for line in lines)
     (tmp_path / "l.csv").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read_accepted(tmp_path / "l.csv") == {"0" * 15 + "a": CONTENT}
@@ -153,10 +161,16 @@ def test_lists_out_of_spreadsheets(tmp_path, separator):
 @pytest.mark.parametrize(
     ("lines", "words"),
     [
-        ([f"1,0000000000000001,{CONTENT},r,c,v,yes"], "line 2 .* unknown decision"),
-        ([f"1,0000000000000001,{CONTENT},r,c,v,accept", f"2,1.2E+15,{CONTENT},r,c,v,"], "line 3 .* no id"),
+        ([f"1,0000000000000001,{CONTENT},{KEY},r,c,v,yes"], "line 2 .* unknown decision"),
         (
-            [f"1,0000000000000001,{CONTENT},r,c,v,accept", f"2,0000000000000001,{CONTENT},r,c,v,reject"],
+            [f"1,0000000000000001,{CONTENT},{KEY},r,c,v,accept", f"2,1.2E+15,{CONTENT},{KEY},r,c,v,"],
+            "line 3 .* no id",
+        ),
+        (
+            [
+                f"1,0000000000000001,{CONTENT},{KEY},r,c,v,accept",
+                f"2,0000000000000001,{CONTENT},{KEY},r,c,v,reject",
+            ],
             "line 3 .* otherwise",
         ),
     ],

@@ -1,0 +1,68 @@
+"""The benchmarks of data run from end to end, on very little: their figures are for people, not for tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
+
+
+def said_by(*command):
+    """Run on one core; the lines of its output."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})  # what is started has it too
+    try:
+        done = subprocess.run(
+            [sys.executable, *map(str, command)], capture_output=True, text=True, timeout=200
+        )
+    finally:
+        os.sched_setaffinity(0, cores)
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout.splitlines()
+
+
+def test_ingest_against_the_loop(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    options = ["--files=20", "--rounds=1", "--sides", "16", "--png-side=16", "--size=16"]
+    head, _, *table = said_by(BENCHMARKS / "ingest.py", *options)
+    assert "1 cores" in head
+    assert "20 files a kind" in head
+    names, rule, *lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert len(names) == len(rule) == 7
+    files = ("DICOM PET 16 × 16", "PNG 16 × 16", "one DICOM: the start alone")
+    methods = ("loop", "petgan, 1 worker", "the same again")
+    assert [line[:2] for line in lines] == [[kind, method] for kind in files for method in methods]
+    for kind, _, rate, *numbers in lines:
+        assert all(float(number) > 0 for number in numbers)
+        if kind == files[-1]:
+            assert rate == ""
+        else:
+            seconds = float(numbers[0])  # of which two digits behind the point are shown
+            assert 20 / (seconds + 0.005) - 0.5 <= float(rate) <= 20 / (seconds - 0.005) + 0.5
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_compressions_of_a_dataset(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    small = (
+        "import sys; sys.path.insert(0, sys.argv.pop(1)); import store; "
+        "store.SIZE, store.PATIENTS = 56, 1; store.main()"
+    )
+    head, _, *table = said_by("-c", small, BENCHMARKS, "--images=2", "--rounds=1")
+    assert head == "2 images of 56 pixels; microseconds an image"
+    sizes = {}
+    for line in table:
+        name, compression, size, *times = line[:20].strip(), line[20:38].strip(), *line[38:].split()
+        sizes[name, compression] = float(size.rstrip("%"))
+        assert len(times) == 3
+        assert all(float(time) > 0 for time in times)
+    kinds = ("PET uint8", "PET float32", "mammogram uint8", "mammogram float32")
+    compressions = ("none", "lzf", "shuffle, lzf", "gzip 1", "shuffle, gzip 1", "shuffle, gzip 4")
+    assert list(sizes) == [(kind, compression) for kind in kinds for compression in compressions]
+    for kind in kinds:
+        assert sizes[kind, "none"] >= 100
+        assert sizes[kind, "shuffle, gzip 4"] < sizes[kind, "none"]
+    assert list(tmp_path.iterdir()) == []
