@@ -18,6 +18,7 @@ from petgan.ingest.formats import FORMATS
 from petgan.ingest.frame import QUANTILES, Frame, Made, Picture, Refused
 from petgan.ingest.known import code_version
 from petgan.ingest.mute import mute
+from petgan.ingest.raster import check_size
 from petgan.ingest.resize import square, to_integers
 from petgan.ingest.scan import refusal
 from petgan.ingest.volume import geometry, project, projected_axis
@@ -209,7 +210,9 @@ def _quantiles(values: np.ndarray) -> np.ndarray:
 def _widened(grey: np.ndarray, spacing: tuple[float, float]) -> np.ndarray:
     """As wide as it is high, with black on the right: the chest wall stays at the left edge."""
     height, width = grey.shape
-    return cut(grey, (0, height, 0, max(width, round(height * spacing[0] / spacing[1]))))
+    wide = max(width, round(height * spacing[0] / spacing[1]))
+    check_size(wide, height)
+    return cut(grey, (0, height, 0, wide))
 
 
 def _side(view: str) -> str | None:

@@ -20,7 +20,8 @@ from petgan.cli import main
 from petgan.errors import ConfigError, DiskError, InputError
 from petgan.ingest import FORMATS, Format, Options, cache_folder, ingest, make_plan
 from petgan.ingest.deidentify import load_key
-from petgan.ingest.images import make_unit
+from petgan.ingest.frame import Refused
+from petgan.ingest.images import _widened, make_unit
 from petgan.registry import Registry
 from petgan.store import Dataset
 
@@ -534,3 +535,8 @@ def test_histograms_are_those_of_the_values(tmp_path, scan_of_pet):
     expected = np.array([(values <= edge).mean() for edge in edges[1:]])
     np.testing.assert_allclose(found, expected, atol=0.01)
     assert found[-1] == pytest.approx(1, abs=1e-3)
+
+
+def test_a_picture_that_would_be_too_large_as_a_square_is_refused_before_it_is_made():
+    with pytest.raises(Refused, match="too large"):
+        _widened(np.zeros((30_000, 2), np.float32), (1.0, 1.0))
