@@ -86,12 +86,11 @@ def _weights() -> dict[str, Any]:
 
 
 def _codecs() -> dict[str, Any]:
-    present = [n for n in ("openjpeg", "libjpeg") if importlib.util.find_spec(n) is not None]
+    present = [name for name in ("openjpeg", "jpeg_ls", "gdcm") if importlib.util.find_spec(name) is not None]
     return _finding(
-        len(present) == 2,
-        ", ".join(f"pylibjpeg-{name}" for name in present) or "RLE and deflate only",
-        "for DICOM files compressed with JPEG or JPEG 2000: "
-        "pip install pylibjpeg pylibjpeg-openjpeg pylibjpeg-libjpeg (the last is GPL)",
+        len(present) == 3,
+        ", ".join(["RLE, deflate, JPEG of 8 bits", *present]),
+        "for DICOM files in JPEG 2000, JPEG-LS, JPEG lossless or of 12 bits: pip install 'petgan[codecs]'",
     )
 
 

@@ -157,6 +157,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _say_plan(plan: Plan) -> int:
+    from petgan.ingest.images import FILMS
+
     for source, reason in sorted(plan.refused.items()):
         _print_refused(source, reason)
     _print_skipped(plan.skipped)
@@ -164,7 +166,12 @@ def _say_plan(plan: Plan) -> int:
     patients = len({picture.frames[0].patient for picture in plan.pictures})
     print(f"would take {len(plan.pictures)} images ({_listed(formats)}) of {patients} patients")
     if plan.waiting:
-        print(f"{len(plan.waiting)} images have text in their pixels, and would wait for a person")
+        print(f"{len(plan.waiting)} images may have text in their pixels, and would wait for a person")
+    films = plan.options.modality == "mammogram" and any(
+        picture.frames[0].header.collection in FILMS for picture in plan.pictures
+    )
+    if films:
+        print("films are searched for writing when they are read: some may wait for a person then")
     print(f"modality {plan.options.modality}, units {plan.units}, window {plan.window}")
     return EXIT_USER_MISTAKE if plan.refused else 0
 
@@ -195,8 +202,8 @@ def _say_record(record: Mapping[str, Any], output: Path, options: Options) -> No
     if waiting:
         lists = output.with_suffix(".quarantine.csv")
         print(
-            f"warning: {waiting} images wait for a person: look at {lists.with_suffix('.png')}, write "
-            f"'accept' into {lists} beside those that may go in, and add --accept-quarantined {lists}",
+            f"warning: {waiting} images are kept out, in quarantine: look at {lists.with_suffix('.png')}, "
+            f"write 'accept' into {lists} beside those that may go in, and add --accept-quarantined {lists}",
             file=sys.stderr,
         )
     refused = record["refused"]["files"]

@@ -282,7 +282,8 @@ class _Work:
             refused, waiting = len(self._tally.refused), len(self._tally.waiting)
             raise InputError(
                 f"no image is left to be taken, so no dataset was written: {refused} files were refused, and "
-                f"{waiting} pictures wait for a person to look at them"
+                f"{waiting} pictures wait for a person to look at them (see the quarantine's list and sheets "
+                "beside the dataset's place, and --accept-quarantined)"
             )
 
     def _units(self) -> list[Unit]:

@@ -173,7 +173,10 @@ def plan_with(
     if len(frames) < len(found.frames):
         found.skipped["of the other modality"] += len(found.frames) - len(frames)
     if not frames and not found.refused:
-        raise InputError("there are no images in what was given", allowed=f"{', '.join(FORMATS)} files")
+        others = f"; {len(found.frames)} are of the other modality" if found.frames else ""
+        raise InputError(
+            f"there are no images in what was given{others}", allowed=f"{', '.join(FORMATS)} files"
+        )
     modality = options.modality
     if modality == "auto":
         modalities = (frame.header.modality or "mammogram" for frame in frames)
@@ -181,7 +184,6 @@ def plan_with(
     if modality == "pet" and (options.mask_film or options.orient != "as-is"):
         raise ConfigError(
             "PET has no film to be masked and no chest wall to be turned to",
-            value="orient" if options.orient != "as-is" else "mask_film",
             hint="leave out --orient and --mask-film",
         )
     frames = _of_kind(frames, options.kind, found.skipped)

@@ -160,7 +160,7 @@ def read_decisions(path: Path | str) -> dict[str, Decision]:
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
-        hint = "petgan ingest writes it beside the dataset, as NAME.quarantine.csv"
+        hint = "petgan ingest writes it beside the dataset, as NAME.quarantine.csv; save it as CSV in UTF-8"
         raise ConfigError(f"cannot read the quarantine list {path}", hint=hint) from None
     # Spreadsheets write other separators in other countries.
     separator = max(",;\t", key=text.partition("\n")[0].count)

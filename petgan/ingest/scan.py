@@ -5,6 +5,7 @@ What a file says of its patient is sealed here: it becomes a keyed hash before a
 
 from __future__ import annotations
 
+import errno
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -116,15 +117,16 @@ def _walk(folder: Path) -> Iterable[Path]:
 
     for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        yield from (Path(where, name) for name in names if not name.startswith("."))
+        found = (Path(where, name) for name in names if not name.startswith("."))
+        # No pipe and no device, whose reading might never end; a link that leads nowhere is told of later.
+        yield from (path for path in found if path.is_file() or not path.exists())
 
 
 def _is_of(output: Path, path: Path) -> bool:
     """Whether a file is the dataset, or lies beside it as its record, page, quarantine or cache."""
-    folder = output.parent.resolve()
-    below = path.resolve().parts
-    own = len(folder.parts)
-    return below[:own] == folder.parts and below[own].startswith(f"{output.stem}.")
+    folder, below = (Path(os.path.realpath(where)).parts for where in (output.parent, path))
+    own = len(folder)
+    return below[:own] == folder and len(below) > own and below[own].startswith(f"{output.stem}.")
 
 
 def _files(sources: Sequence[Path | str], key: Key) -> list[File]:
@@ -194,13 +196,16 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
         return refusal(error)
 
 
+_NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE)
+
+
 def refusal(error: Exception) -> Refused:
     """What to say of a file whose reader failed: never the reader's words, which may quote the file."""
     if isinstance(error, Refused):
         return error
     if isinstance(error, MemoryError):
         return Refused(TOO_LARGE)
-    if isinstance(error, FileNotFoundError | PermissionError):
+    if isinstance(error, OSError) and error.errno in _NOT_THERE:
         return Refused("cannot be opened: it has gone, or may not be read")
     return Refused("is cut short or damaged")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import os
 import shutil
 from importlib.metadata import PackageNotFoundError
 
@@ -294,3 +295,20 @@ def test_a_copy_is_remembered_as_one(tmp_path, write_series, monkeypatch):
     monkeypatch.setattr("petgan.ingest.scan.scan_file", lambda path: scanned.append(path) or scan_file(path))
     assert ingest([source], tmp_path / "o.h5", SMALL, workers=1) == first
     assert not scanned
+
+
+def test_pipes_and_links_that_lead_nowhere_hold_nothing_up(tmp_path, pictures):
+    first = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
+    os.mkfifo(pictures / "woman-0/pipe.png")
+    (pictures / "woman-0/loop.png").symlink_to("loop.png")
+    (pictures / "woman-0/gone.png").symlink_to("nowhere.png")
+    told = {}
+    record = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1, refuse=told.__setitem__)
+    assert record["images"] == first["images"]
+    assert set(told) == {load_key().name(f"woman-0/{name}.png") for name in ("loop", "gone")}
+    assert set(told.values()) == {"cannot be opened: it has gone, or may not be read"}
+
+
+def test_images_of_the_other_modality_only_are_told_of(tmp_path, write_series):
+    with pytest.raises(InputError, match="5 are of the other modality"):
+        ingest([write_series()], tmp_path / "o.h5", Options(modality="mammogram"), workers=1)
