@@ -6,6 +6,7 @@ import signal
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -177,19 +178,21 @@ def test_a_killed_run_leaves_what_it_put(tmp_path):
         assert [cache.get(key(n)) for n in range(5)] == [b"payload %d" % n for n in range(5)]
 
 
-@pytest.fixture
+@contextmanager
 def small_files():
-    """No file can grow beyond 1,000 bytes."""
+    """No file can grow beyond 1,000 bytes; not for the whole of a test, whose report may go to a file too."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     before = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, limits[1]))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    signal.signal(signal.SIGXFSZ, before)
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, before)
 
 
-def test_on_a_full_disk_the_run_goes_on_after_one_warning(tmp_path, small_files, caplog):
-    with Cache(tmp_path) as cache:
+def test_on_a_full_disk_the_run_goes_on_after_one_warning(tmp_path, caplog):
+    with small_files(), Cache(tmp_path) as cache:
         for n in range(50):
             cache.put(key(n), payload(n))
         found = [n for n in range(50) if cache.get(key(n)) == payload(n)]
@@ -199,15 +202,16 @@ def test_on_a_full_disk_the_run_goes_on_after_one_warning(tmp_path, small_files,
     assert kept(tmp_path, range(50)) == set(found)
 
 
-def test_a_disk_that_fills_while_unused_records_are_dropped_loses_nothing(tmp_path, small_files, caplog):
-    for start in (0, 6):
-        cache = Cache(tmp_path)
-        for n in range(start, start + 6):
-            cache.put(key(n), payload(n))
-        cache.close(drop_unused=False)
-    used = (*range(5), *range(6, 11))  # more than one file can hold
-    with Cache(tmp_path) as cache:
-        assert [cache.get(key(n)) for n in used] == [payload(n) for n in used]
+def test_a_disk_that_fills_while_unused_records_are_dropped_loses_nothing(tmp_path, caplog):
+    with small_files():
+        for start in (0, 6):
+            cache = Cache(tmp_path)
+            for n in range(start, start + 6):
+                cache.put(key(n), payload(n))
+            cache.close(drop_unused=False)
+        used = (*range(5), *range(6, 11))  # more than one file can hold
+        with Cache(tmp_path) as cache:
+            assert [cache.get(key(n)) for n in used] == [payload(n) for n in used]
     assert kept(tmp_path, used) == set(used)
     assert len(caplog.records) == 1
 
