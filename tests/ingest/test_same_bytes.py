@@ -156,7 +156,13 @@ def test_with_pictures_that_were_accepted(tmp_path, request, kind, options):
     for workers in WORKERS:
         output = tmp_path / str(workers) / "o.h5"
         for _ in range(2):
-            ingest([source], output, options, workers=workers, accepted=sorted(accepted, reverse=True))
+            ingest(
+                [source],
+                output,
+                options,
+                workers=workers,
+                accepted=dict(sorted(accepted.items(), reverse=True)),
+            )
             assert_same(written(output), written(first))
 
 

@@ -488,8 +488,8 @@ def test_commands_hold_for_names_that_a_shell_would_break(tmp_path):
 
 def test_files_are_named_as_the_quarantine_names_them(tmp_path):
     preview = np.zeros((8, 8), np.uint8)
-    entry = Entry("0" * 16, "is a secondary capture", "slice", "pet", preview)
-    written = write_quarantine(tmp_path / "pet", [entry])
+    entry = Entry("0" * 16, "1" * 16, "is a secondary capture", "slice", "pet", preview)
+    written = write_quarantine(tmp_path / "pet", [entry], key="0123abcd")
     text = _pet(tmp_path, ["slice"], "suv:0,10")
     assert all(path.name in text for path in written)
     assert len(written) == 2
