@@ -264,7 +264,7 @@ def make_series(folder: Path, number: int, slices: int, side: int) -> None:
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     random = np.random.default_rng([number, side])
     for n in range(slices):
-        data.SOPInstanceUID = generate_uid(entropy_srcs=[str(number), str(n)])
+        data.SOPInstanceUID = generate_uid(entropy_srcs=[f"slice {n} of {number}"])
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
         data.InstanceNumber, data.ImagePositionPatient = n + 1, ["0", "0", str(2 * n)]
         data.RescaleSlope = f"{random.uniform(0.5, 2):.6f}"
