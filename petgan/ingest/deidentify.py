@@ -48,6 +48,10 @@ class Key:
         """64 hexadecimal digits for an identity of some kind; kinds do not share hashes."""
         return self._digest(what, identity).hex()
 
+    def place(self, what: str, facts: str) -> bytes:
+        """32 bytes: where a cache keeps what follows from `facts`."""
+        return self._digest(what, facts)
+
     def fraction(self, patient: str) -> float:
         """A number in [0, 1) for a patient, uniform over patients."""
         return int.from_bytes(self._digest("split", patient)[:6], "big") / 2**48

@@ -70,7 +70,7 @@ class Unit:
             "how": {**asdict(self.how), "window": str(self.how.window)},
             "version": code_version(),
         }
-        return bytes.fromhex(key.seal("made", json.dumps(facts, sort_keys=True)))
+        return key.place("made", json.dumps(facts, sort_keys=True))
 
 
 def make_unit(unit: Unit) -> list[Made | Refused]:

@@ -99,7 +99,7 @@ class Known:
             self._cache.put(self._place(stamp), json.dumps(content).encode())
 
     def _place(self, stamp: str) -> bytes:
-        return bytes.fromhex(self._key.seal("known", f"{stamp} {self._asked} {code_version()}"))
+        return self._key.place("known", f"{stamp} {self._asked} {code_version()}")
 
 
 class Contents:
@@ -110,7 +110,7 @@ class Contents:
 
     def of(self, frame: Frame) -> str:
         """16 hexadecimal digits for the bytes of a frame's file; nothing if it cannot be read."""
-        place = bytes.fromhex(self._key.seal("content of", frame.stamp))
+        place = self._key.place("content of", frame.stamp)
         kept = self._cache and self._cache.get(place)
         if kept:
             return kept.decode()

@@ -238,10 +238,10 @@ class _Work:
                 )
                 for done, (picture, reason) in enumerate(zip(doubtful, reasons, strict=True), 1)
             ]  # fmt: skip
+            looked_at, shown = self._looked_at.contents, {picture.frames[0].id for picture in doubtful}
             accepted = {
-                name: quarantine.Decision(quarantine.ACCEPT, content, self._key.id)
-                for name, content in self._looked_at.contents.items()
-                if name in {picture.frames[0].id for picture in doubtful}
+                name: quarantine.Decision(quarantine.ACCEPT, looked_at[name], self._key.id)
+                for name in shown & looked_at.keys()
             }
             place = self._place_of_sheets(output, doubtful)
             drawn = self._cache.get(place) is not None
@@ -255,7 +255,7 @@ class _Work:
         """Where the cache remembers that sheets of these pictures have been drawn."""
         shown = [(p.view, p.frames[0].id, p.frames[0].stamp, p.frames[0].index) for p in pictures]
         facts = (output.name, code_version(), shown)
-        return bytes.fromhex(self._key.seal("sheets", json.dumps(facts)))
+        return self._key.place("sheets", json.dumps(facts))
 
     # --- the images, one after the other ------------------------------------------------------------------
 

@@ -128,7 +128,6 @@ class Plan:
     refused: dict[str, str] = field(default_factory=dict)
     skipped: Counter[str] = field(default_factory=Counter)
     files: int = 0
-    known: int = 0  # files that need not be read again
 
     @property
     def how(self) -> How:
@@ -225,7 +224,6 @@ def _planned(
         refused=found.refused,
         skipped=found.skipped,
         files=found.files,
-        known=len(found.known),
     )
 
 
