@@ -8,6 +8,7 @@ edge of the film, after what is narrow has been opened away.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt, prod
 
 import numpy as np
 from scipy import ndimage
@@ -106,12 +107,13 @@ def look(grey: np.ndarray) -> Look:
 
 @dataclass(frozen=True)
 class _Found:
-    """On the reduced copy: values 0..1, the film's rectangle and, of the same shape, the breast's mask."""
+    """On the reduced copy: values 0..1, the film's rectangle in them, and the mask of the breast."""
 
     step: int
     values: np.ndarray
     film: tuple[slice, slice]
     breast: np.ndarray
+    plates: np.ndarray  # their mask, of the rectangle alone
     level: float
 
 
@@ -123,13 +125,15 @@ def _find(grey: np.ndarray) -> _Found | None:
     values = np.clip((small - low) / (high - low), 0, 1)
     film = _film(values)
     inside = values[film]
-    level, noise = _background(inside)
-    breast = _breast(inside, level, noise)
+    smooth = ndimage.gaussian_filter(inside, 1)
+    level, noise = _background(smooth)
+    plates = _plates(inside, level)
+    breast = _breast(smooth > level + max(3 * noise, 0.02), plates)
     if breast is None:
         return None
     mask = np.zeros(values.shape, bool)
     mask[film] = breast
-    return _Found(step, values, film, mask, level)
+    return _Found(step, values, film, mask, plates, level)
 
 
 def _reduced(grey: np.ndarray) -> tuple[np.ndarray, int]:
@@ -137,8 +141,9 @@ def _reduced(grey: np.ndarray) -> tuple[np.ndarray, int]:
     step = max(1, round(max(grey.shape) / WORK))
     height, width = (max(1, length // step) for length in grey.shape)
     step_y, step_x = min(step, grey.shape[0]), min(step, grey.shape[1])
-    squares = grey[: height * step_y, : width * step_x].reshape(height, step_y, width, step_x)
-    return squares.mean(axis=(1, 3), dtype=np.float32), step
+    whole = grey[: height * step_y, : width * step_x]
+    rows = whole.reshape(height, step_y, -1).mean(axis=1, dtype=np.float32)  # along memory first: faster
+    return rows.reshape(height, width, step_x).mean(axis=2), step
 
 
 def _full_size(mask: np.ndarray, step: int, shape: tuple[int, ...]) -> np.ndarray:
@@ -160,9 +165,8 @@ def _film(values: np.ndarray) -> tuple[slice, slice]:
     return out[0], out[1]
 
 
-def _background(film: np.ndarray) -> tuple[float, float]:
+def _background(smooth: np.ndarray) -> tuple[float, float]:
     """Level and spread of the commonest dark value."""
-    smooth = ndimage.gaussian_filter(film, 1)
     counts, edges = np.histogram(smooth, bins=256, range=(0, 1))
     dark = ndimage.uniform_filter1d(counts[: int(DARK * 256)].astype(float), 3)
     level = float(edges[int(dark.argmax())] + edges[1] / 2)
@@ -171,20 +175,17 @@ def _background(film: np.ndarray) -> tuple[float, float]:
     return level, noise
 
 
-def _breast(film: np.ndarray, level: float, noise: float) -> np.ndarray | None:
-    smooth = ndimage.gaussian_filter(film, 1)
-    side = max(film.shape)
-    bright = smooth > level + max(3 * noise, 0.02)
-    plates = _plates(film, level)
-    bright &= ~ndimage.binary_dilation(plates, iterations=max(2, round(0.012 * side)))
+def _breast(bright: np.ndarray, plates: np.ndarray) -> np.ndarray | None:
+    side = max(bright.shape)
+    bright = bright & ~ndimage.binary_dilation(plates, iterations=max(2, round(0.012 * side)))
     radius = max(1, round(0.025 * side))
-    opened = ndimage.binary_opening(np.pad(bright, ((0, 0), (radius, radius)), mode="edge"), _disk(radius))
+    opened = _grown(_worn(np.pad(bright, ((0, 0), (radius, radius)), mode="edge"), radius), radius)
     core = _largest_lateral(opened[:, radius:-radius])
-    if core.sum() < SMALLEST * film.size:
+    if core.sum() < SMALLEST * bright.size:
         return None
-    whole = ndimage.binary_dilation(core, _disk(radius)) & bright
+    whole = _grown(core, radius) & bright
     margin = max(1, round(0.01 * side))
-    return ndimage.binary_dilation(ndimage.binary_fill_holes(whole), _disk(margin)) & ~plates
+    return _grown(ndimage.binary_fill_holes(whole), margin) & ~plates
 
 
 def _largest_lateral(mask: np.ndarray) -> np.ndarray:
@@ -203,13 +204,13 @@ def _plates(film: np.ndarray, level: float) -> np.ndarray:
     """Labels and borders: bright, compact and, unlike anything in a breast, with the dark film beside."""
     high = level + 0.35 * (1 - level)
     pieces, _ = ndimage.label(film > high)
+    areas = np.bincount(pieces.ravel())
     half = film.shape[1] // 2
     wall_is_left = film[:, :half].sum() > film[:, film.shape[1] - half :].sum()
     out = np.zeros(film.shape, bool)
-    for index, box in enumerate(ndimage.find_objects(pieces), 1):
+    for index, (box, area) in enumerate(zip(ndimage.find_objects(pieces), areas[1:], strict=True), 1):
         at_wall = box[1].start < 4 if wall_is_left else box[1].stop > film.shape[1] - 4
-        area = np.count_nonzero(pieces[box] == index)
-        compact = area >= 0.4 * np.prod(_shape(box))
+        compact = area >= 0.4 * prod(_shape(box))
         if at_wall or not compact or not 0.0008 * film.size <= area <= 0.05 * film.size:
             continue
         near = tuple(slice(max(0, part.start - 4), part.stop + 4) for part in box)
@@ -220,16 +221,28 @@ def _plates(film: np.ndarray, level: float) -> np.ndarray:
     return out
 
 
-def _disk(radius: int) -> np.ndarray:
-    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
-    return x * x + y * y <= radius * radius + 1
+def _grown(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Dilation by the disk x² + y² <= radius² + 1, each row of which is a run that running sums count."""
+    height, width = mask.shape
+    sums = np.cumsum(np.pad(mask, ((radius, radius), (radius + 1, radius))), axis=1, dtype=np.int32)
+    out = np.zeros(mask.shape, bool)
+    for y in range(-radius, radius + 1):
+        reach = isqrt(radius * radius + 1 - y * y)
+        rows = sums[radius + y : radius + y + height]
+        first, last = radius - reach, radius + reach + 1
+        out |= rows[:, last : last + width] > rows[:, first : first + width]
+    return out
+
+
+def _worn(mask: np.ndarray, radius: int) -> np.ndarray:
+    """Erosion by the same disk; beyond the edge there is nothing."""
+    return ~_grown(np.pad(~mask, radius, constant_values=True), radius)[radius:-radius, radius:-radius]
 
 
 def _has_marks(found: _Found) -> bool:
     film, breast = found.values[found.film], found.breast[found.film]
     longest = 0.3 * max(film.shape)  # what is longer is the film's border
-    plates = ndimage.find_objects(ndimage.label(_plates(film, found.level))[0])
-    if any(max(_shape(box)) <= longest for box in plates):
+    if any(max(_shape(box)) <= longest for box in ndimage.find_objects(ndimage.label(found.plates)[0])):
         return True
     beside = ~ndimage.binary_dilation(breast)
     dark = film[beside & (film < found.level + 0.2)]
@@ -238,11 +251,10 @@ def _has_marks(found: _Found) -> bool:
     rim = 3
     strokes[:rim], strokes[-rim:], strokes[:, :rim], strokes[:, -rim:] = False, False, False, False
     pieces, _ = ndimage.label(strokes, np.ones((3, 3)))
+    areas = np.bincount(pieces.ravel())
     return any(
-        min(_shape(box)) >= 2
-        and max(_shape(box)) <= 0.08 * max(film.shape)
-        and np.count_nonzero(pieces[box] == index) >= 4
-        for index, box in enumerate(ndimage.find_objects(pieces), 1)
+        min(_shape(box)) >= 2 and max(_shape(box)) <= 0.08 * max(film.shape) and area >= 4
+        for box, area in zip(ndimage.find_objects(pieces), areas[1:], strict=True)
     )
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from petgan.ingest.film import chest_wall, has_text, mask_film, orient_left
+from petgan.ingest.film import _grown, _worn, chest_wall, has_text, mask_film, orient_left
 from petgan.phantom.mammogram import mammograms, random_woman
 
 SIZE = 256
@@ -158,3 +158,13 @@ def test_phantoms(number):
         if woman.tag:
             assert has_text(grey)
             assert (masked[corner] > 180).sum() <= (breast[corner]).sum()
+
+
+@pytest.mark.parametrize("radius", [1, 2, 3, 6, 13])
+@pytest.mark.parametrize("share", [0, 0.02, 0.5, 0.97, 1])
+def test_growing_and_wearing_are_scipys_dilation_and_erosion(radius, share):
+    mask = np.random.default_rng(radius).random((40, 31)) < share
+    y, x = np.mgrid[-radius : radius + 1, -radius : radius + 1]
+    disk = x * x + y * y <= radius * radius + 1
+    assert (_grown(mask, radius) == ndimage.binary_dilation(mask, disk)).all()
+    assert (_worn(mask, radius) == ndimage.binary_erosion(mask, disk)).all()
