@@ -24,7 +24,7 @@ test: lint
 	$(BIN)/pytest
 
 test-fuzz: $(VENV)/.installed-dev
-	$(BIN)/pytest -m fuzz --timeout=14400
+	$(BIN)/pytest -n 2 -m fuzz --timeout=14400
 
 cluster: $(VENV)/.installed-dev
 	$(TESTBED) install
@@ -32,7 +32,7 @@ cluster: $(VENV)/.installed-dev
 	$(TESTBED) start
 
 test-cluster: cluster
-	$(BIN)/pytest -m 'cluster and not long' --timeout=600; status=$$?; $(TESTBED) stop; exit $$status
+	$(BIN)/pytest -n 2 --dist loadfile -m 'cluster and not long' --timeout=600; status=$$?; $(TESTBED) stop; exit $$status
 
 test-cluster-long: cluster
 	$(BIN)/pytest -m long --timeout=7200; status=$$?; $(TESTBED) stop; exit $$status

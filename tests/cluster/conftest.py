@@ -48,8 +48,16 @@ _CAPTURED = {
 
 
 @pytest.fixture(scope="session", autouse=True)
-def testbed():
-    """The test cluster, started if it is not up, and stopped again if it was not."""
+def testbed(worker_id):
+    """The test cluster, started if it is not up, and stopped again if it was not.
+
+    Each of several processes that share the tests (`pytest -n`) has a cluster of its own, since tests kill
+    nodes: the first one that of `make cluster`, the others one beside it.
+    """
+    number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
+    if number:
+        os.environ["PETGAN_TESTBED"] = f"{os.environ.get('PETGAN_TESTBED', '/var/tmp/petgan-testbed')}-{number}"
+        os.environ["PETGAN_TESTBED_PORT"] = str(int(os.environ.get("PETGAN_TESTBED_PORT", 17000)) + 10 * number)
     said = subprocess.run([TESTBED, "start"], check=True, **_CAPTURED).stdout
     ours = "already running" not in said
     settings = subprocess.run([TESTBED, "env"], check=True, capture_output=True, text=True).stdout
