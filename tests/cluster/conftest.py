@@ -56,8 +56,10 @@ def testbed(worker_id):
     """
     number = int(worker_id.removeprefix("gw")) if worker_id != "master" else 0
     if number:
-        os.environ["PETGAN_TESTBED"] = f"{os.environ.get('PETGAN_TESTBED', '/var/tmp/petgan-testbed')}-{number}"
-        os.environ["PETGAN_TESTBED_PORT"] = str(int(os.environ.get("PETGAN_TESTBED_PORT", 17000)) + 10 * number)
+        folder = os.environ.get("PETGAN_TESTBED", "/var/tmp/petgan-testbed")
+        port = int(os.environ.get("PETGAN_TESTBED_PORT", 17000))
+        os.environ["PETGAN_TESTBED"] = f"{folder}-{number}"
+        os.environ["PETGAN_TESTBED_PORT"] = str(port + 10 * number)
     said = subprocess.run([TESTBED, "start"], check=True, **_CAPTURED).stdout
     ours = "already running" not in said
     settings = subprocess.run([TESTBED, "env"], check=True, capture_output=True, text=True).stdout
