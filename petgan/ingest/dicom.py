@@ -148,24 +148,38 @@ def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
 
         START
             decayed from the injection to the series' start: 2^(-t / RadionuclideHalfLife (0018,1075)). The
-            injection is RadiopharmaceuticalStartDateTime (0018,1078), or the last
-            RadiopharmaceuticalStartTime (0018,1072) before the start. The start is SeriesDate and SeriesTime,
-            unless they lie after the earliest acquisition: then GE's (0009,100D), or Siemens' (0071,1022),
-            or the earliest AcquisitionTime less FrameReferenceTime (0054,1300) plus the time to the frame's
-            mean activity, by ActualFrameDuration (0018,1242); where these are absent or 0, the
-            earliest AcquisitionTime. DecayCorrectionDateTime (0018,9701) of enhanced PET goes before all
-            of them; it stands there for DecayCorrection, if DecayCorrected (0018,9758) is YES.
+            start is SeriesDate and SeriesTime, unless they lie after the earliest acquisition: then GE's
+            (0009,100D), or Siemens' (0071,1022), or the earliest AcquisitionTime less FrameReferenceTime
+            (0054,1300) plus the time to the frame's mean activity, by ActualFrameDuration (0018,1242); where
+            these are absent or 0, the earliest AcquisitionTime. DecayCorrectionDateTime (0018,9701) goes
+            before all of them. In enhanced PET it stands for DecayCorrection, if DecayCorrected (0018,9758)
+            is YES; beside a DecayCorrection it must be a start, between SeriesTime and the first acquisition.
         ADMIN
             as given.
         NONE
-            decayed to the moment of the slice: FrameReferenceTime after the start or, without it,
-            AcquisitionTime plus the time to the frame's mean activity.
+            decayed to the moment of the slice: FrameReferenceTime after the start or, where it is absent or
+            0, FrameAcquisitionDateTime (0018,9074), else AcquisitionDateTime (0008,002A), else
+            AcquisitionTime, plus the time to the frame's mean activity.
+
+        The injection is RadiopharmaceuticalStartDateTime (0018,1078), with StartTime if it is a date alone,
+        or the last RadiopharmaceuticalStartTime (0018,1072) before the start, if ten half-lives are less
+        than a day. It lies at most ten half-lives before the end of the scan, and before the start or, where
+        the first acquisition is later, at most a minute after it.
     CNTS
         Philips' SUV factor (7053,1000); without it, or if it is 0, Philips' activity factor (7053,1009)
         times the factor of BQML.
     GML
-        1 for SUVType (0054,1006) BW, or none; weight over lean body mass, ideal weight or surface for
-        LBM, LBMJAMES128, LBMJANMA, IBW, BSA, from PatientWeight, PatientSize (0010,1020) and PatientSex.
+        1 for SUVType (0054,1006) BW, or none; weight over lean body mass or ideal weight for LBM,
+        LBMJAMES128, LBMJANMA, IBW, from PatientWeight, PatientSize (0010,1020) and PatientSex.
+    CM2ML
+        Weight over surface, for SUVType BSA, or none.
+
+    Without Units, the unit (UCUM) of that item of RealWorldValueMappingSequence (0040,9096) that is the line
+    of RescaleSlope and RescaleIntercept. CorrectedImage (0028,0051) has to have ATTN, and DECY unless
+    DecayCorrection is NONE, which goes with BQML and Philips' activity factor alone; if it is empty (type 2),
+    the correction for attenuation is taken for granted. A date-time has hour and minute; one with an offset
+    from UTC needs TimezoneOffsetFromUTC (0008,0201), a date-time of the scan with an offset, or a StartTime
+    that agrees.
 
     Parameters
     ----------

@@ -78,7 +78,7 @@ def assert_suv_1(value, series):
 
 
 @pytest.mark.parametrize("half_life", HALF_LIVES.values(), ids=HALF_LIVES)
-@pytest.mark.parametrize("minutes", [0, 3, 25])
+@pytest.mark.parametrize("minutes", [0, 3, 18])
 def test_start(half_life, minutes):
     data = pet(SCAN - timedelta(minutes=minutes), half_life=half_life)
     assert_suv_1(activity(60 * minutes, half_life), data)
@@ -132,7 +132,141 @@ def test_an_acquisition_over_midnight():
 def test_time_zones():
     data = pet(RadiopharmaceuticalStartDateTime="20240229100000+0000", TimezoneOffsetFromUTC="+0100")
     assert_suv_1(activity(3600), data)
-    assert_suv_1(activity(7200), pet(RadiopharmaceuticalStartDateTime="20240229100000+0100"))
+    data = enhanced(RadiopharmaceuticalStartDateTime="20240229100000+0000")
+    data.DecayCorrectionDateTime = "20240229120000+0100"  # which says in which zone the scan was
+    assert_suv_1(activity(3600), data)
+
+
+def test_an_offset_from_an_unknown_time_zone_needs_a_time_that_agrees():
+    """UTC, say, where the scan is in local time: no date-time of the scan has an offset to tell."""
+    with pytest.raises(InputError, match=r"TimezoneOffsetFromUTC \(0008,0201\)"):
+        suv_factor(pet(RadiopharmaceuticalStartDateTime="20240229100000+0100"))
+    with pytest.raises(InputError, match=r"TimezoneOffsetFromUTC \(0008,0201\)"):
+        suv_factor(
+            pet(
+                RadiopharmaceuticalStartDateTime="20240229100000+0000",
+                RadiopharmaceuticalStartTime="110000",
+            )
+        )
+    told = {"RadiopharmaceuticalStartTime": "100000"}
+    assert_suv_1(activity(7200), pet(RadiopharmaceuticalStartDateTime="20240229100000+0100", **told))
+
+
+# --- when the injection was ------------------------------------------------------------------------------
+
+
+def by_time_only(time, **attributes):
+    return pet(RadiopharmaceuticalStartDateTime=None, RadiopharmaceuticalStartTime=time, **attributes)
+
+
+INJECTION_AND_SCAN = (
+    r"StartTime \(0018,1072\)\) comes after the scan \(SeriesTime \(0008,0031\), AcquisitionTime .*"
+    r"10 half-lives .*--units stored"
+)
+
+
+@pytest.mark.parametrize("half_life", [6586.2, 4062.6])
+def test_an_injection_after_the_start_is_no_injection_of_the_day_before(half_life):
+    """Almost a day is 13 half-lives of F-18: it would make the SUV 5,900 times too large."""
+    for time in ("120500", "133000"):
+        with pytest.raises(InputError, match=INJECTION_AND_SCAN):
+            suv_factor(by_time_only(time, half_life=half_life))
+    with pytest.raises(InputError, match=r"StartDateTime \(0018,1078\)\) comes after the scan"):
+        suv_factor(pet(SCAN - timedelta(hours=25), half_life=half_life))
+
+
+def test_an_injection_after_a_series_time_of_0_is_none_of_the_day_before():
+    """The scan itself is more than ten half-lives later."""
+    with pytest.raises(InputError, match=INJECTION_AND_SCAN):
+        suv_factor(by_time_only("110000", SeriesTime="000000", AcquisitionTime="120000"))
+    with pytest.raises(InputError, match="no time of day but 0"):
+        suv_factor(by_time_only("000000", SeriesTime="000000", AcquisitionTime="000000"))
+
+
+@pytest.mark.parametrize(
+    "half_life", [12.7 * 3600, 78.4 * 3600, 100.2 * 3600], ids=["Cu-64", "Zr-89", "I-124"]
+)
+def test_long_lived_nuclides_need_the_date_of_the_injection(half_life):
+    """Injected three days earlier, whatever the time of day."""
+    with pytest.raises(InputError, match=r"lacks RadiopharmaceuticalStartDateTime .*several days"):
+        suv_factor(by_time_only("110000", half_life=half_life))
+    data = pet(SCAN - timedelta(days=3), half_life=half_life)
+    assert_suv_1(activity(3 * 86400, half_life), data)
+
+
+@pytest.mark.parametrize("minutes", [109.77, 67.71, 20.4, 9.965, 2.04])
+def test_a_half_life_in_minutes(minutes):
+    with pytest.raises(InputError, match=r"RadionuclideHalfLife \(0018,1075\) in minutes"):
+        suv_factor(pet(SCAN - timedelta(seconds=minutes), half_life=minutes))
+    assert_suv_1(activity(120, 76.4), pet(SCAN - timedelta(seconds=120), half_life=76.4))  # Rb-82
+
+
+@pytest.mark.parametrize("time_only", [True, False])
+def test_an_injection_within_the_first_minute_of_a_dynamic_scan(time_only):
+    """The last frame alone: its voxels are corrected to the start, 30 s before the injection."""
+    injected, acquired = SCAN + timedelta(seconds=30), SCAN + timedelta(minutes=30)
+    data = by_time_only("120030", acquired=acquired) if time_only else pet(injected, acquired=acquired)
+    assert_suv_1(activity(-30), data)
+    with pytest.raises(InputError, match="comes after the scan"):
+        suv_factor(pet(SCAN + timedelta(seconds=90), acquired=acquired))
+    with pytest.raises(InputError, match="comes after the scan"):
+        suv_factor(pet(injected))
+
+
+@pytest.mark.parametrize("text", ["2024022911", "20240229", "202402", "2024", "20240229+0100"])
+def test_a_date_without_a_time_of_day_is_not_midnight(text):
+    with pytest.raises(InputError, match=r"RadiopharmaceuticalStartDateTime \(0018,1078\)"):
+        suv_factor(pet(RadiopharmaceuticalStartDateTime=text))
+    for keyword in ("AcquisitionDateTime", "DecayCorrectionDateTime"):
+        with pytest.raises(InputError, match=keyword):
+            suv_factor(pet(**{keyword: text}))
+    with pytest.raises(InputError, match=r"\(0009,100D\)"):
+        suv_factor(private(pet(), 0x0009, "GEMS_PETD_01", 0x0D, "DT", text))
+
+
+def test_a_date_of_the_injection_has_its_time_of_day_beside_it():
+    date = {"RadiopharmaceuticalStartDateTime": "20240229"}
+    assert_suv_1(activity(3600), pet(RadiopharmaceuticalStartTime="1100", **date))
+    with pytest.raises(InputError, match=r"StartTime \(0018,1072\) without minutes"):
+        suv_factor(pet(RadiopharmaceuticalStartTime="11", **date))
+
+
+def test_frames_have_times_of_their_own():
+    """AcquisitionDateTime of the whole file is the first frame's."""
+    data = enhanced(decay="NO", moment=None)
+    content = Dataset()
+    content.FrameAcquisitionDateTime = stamp(SCAN + timedelta(minutes=20))
+    content.FrameAcquisitionDuration = 0.0
+    frame = Dataset()
+    frame.FrameContentSequence = Sequence([content])
+    data.FrameAcquisitionDuration = 0.0
+    data.PerFrameFunctionalGroupsSequence = Sequence([frame])
+    assert_suv_1(activity(3600 + 1200), data)
+
+
+def test_a_frame_reference_time_of_0_is_none():
+    at = pet(acquired=SCAN + timedelta(minutes=20), FrameReferenceTime="0", **NONE)
+    assert_suv_1(activity(3600 + 1200), at)
+
+
+def test_every_slice_has_to_say_when_it_was_acquired():
+    silent = pet(AcquisitionTime=None)
+    with pytest.raises(InputError, match=r"AcquisitionTime \(0008,0032\)"):
+        suv_factor([pet(), silent])
+
+
+def test_a_decay_correction_date_time_beside_a_decay_correction():
+    """START is a moment from SeriesTime on that no acquisition comes before."""
+    within = pet(
+        acquired=SCAN + timedelta(minutes=5), DecayCorrectionDateTime=stamp(SCAN + timedelta(minutes=4))
+    )
+    assert_suv_1(activity(3600 + 240), within)
+    later = pet(start=LATER, acquired=SCAN, DecayCorrectionDateTime=stamp(SCAN - timedelta(minutes=5)))
+    assert_suv_1(activity(3600 - 300), later)
+    for minutes in (-60, 10):
+        moment = stamp(SCAN + timedelta(minutes=minutes))
+        with pytest.raises(InputError, match=r"DecayCorrectionDateTime .*SeriesTime .*DecayCorrection "):
+            suv_factor(pet(DecayCorrectionDateTime=moment))
 
 
 # --- a series that was made later -----------------------------------------------------------------------
@@ -213,7 +347,24 @@ BODY = {"PatientSize": "1.64", "PatientWeight": "70"}
 )
 def test_an_suv_by_another_measure_of_the_body(kind, sex, kilograms):
     given = {} if kind is None else {"SUVType": kind}
-    assert_suv_1(kilograms / 70, pet(Units="GML", PatientSex=sex, **given, **BODY))
+    units = "CM2ML" if kind == "BSA" else "GML"
+    assert_suv_1(kilograms / 70, pet(Units=units, PatientSex=sex, **given, **BODY))
+
+
+def test_an_suv_by_surface_is_in_cm2_per_ml():
+    """Surface in cm2 * activity / dose, over weight in g * activity / dose."""
+    surface_cm2 = 71.84 * 70**0.425 * 164**0.725
+    assert_suv_1(surface_cm2 / 70_000, pet(Units="CM2ML", **BODY))
+    for units, kind in (("GML", "BSA"), ("CM2ML", "BW"), ("CM2ML", "LBM")):
+        with pytest.raises(InputError, match=r"Units \(0054,1001\) and SUVType \(0054,1006\)"):
+            suv_factor(pet(Units=units, SUVType=kind, PatientSex="F", **BODY))
+
+
+def test_the_body_does_not_matter_to_what_is_in_suv_already():
+    others = {"PatientSize": "1.9", "PatientSex": "M", "PatientWeight": "80", "SeriesTime": "130000"}
+    for keyword, value in others.items():
+        assert suv_factor([pet(Units="GML"), pet(Units="GML", **{keyword: value})]) == 1
+    assert suv_factor([pet(), pet(PatientSize="1.9", PatientSex="M")]) == suv_factor(pet())
 
 
 # --- refusals -------------------------------------------------------------------------------------------
@@ -232,6 +383,10 @@ def test_an_suv_by_another_measure_of_the_body(kind, sex, kilograms):
         ({"RadiopharmaceuticalInformationSequence": Sequence([Dataset(), Dataset()])}, "several items"),
         ({"RadionuclideTotalDose": None}, "RadionuclideTotalDose (0018,1074)"),
         ({"RadionuclideTotalDose": "370"}, "MBq"),
+        ({"RadionuclideTotalDose": "370000"}, "RadionuclideTotalDose (0018,1074) below 1e+06 Bq"),
+        ({"PatientWeight": "72500"}, "PatientWeight (0010,1030) that is not between 0.5 and 500 kg"),
+        ({"PatientWeight": "0.07"}, "PatientWeight (0010,1030) that is not between 0.5 and 500 kg"),
+        ({"Units": "GML", "SUVType": "LBM", "PatientSex": "F", "PatientSize": "164"}, "0.3 and 2.5 m"),
         ({"RadionuclideHalfLife": None}, "RadionuclideHalfLife (0018,1075)"),
         ({"RadionuclideHalfLife": "0"}, "RadionuclideHalfLife (0018,1075)"),
         ({"RadiopharmaceuticalStartDateTime": None}, "RadiopharmaceuticalStartDateTime (0018,1078)"),
@@ -272,13 +427,51 @@ def test_the_half_life_of_another_nuclide():
     "attribute",
     [
         {"PatientWeight": "80"}, {"Units": "CNTS"}, {"RadionuclideTotalDose": "3e8"},
-        {"CorrectedImage": ["ATTN", "DECY", "SCAT"]}, {"PatientSize": "1.9"}, {"PatientSex": "M"},
-        {"DecayCorrectionDateTime": "20240229115900"},
+        {"CorrectedImage": ["ATTN", "DECY", "SCAT"]}, {"DecayCorrectionDateTime": "20240229115900"},
     ],
 )  # fmt: skip
 def test_a_series_that_contradicts_itself(attribute):
     with pytest.raises(InputError, match="differs within the series"):
         suv_factor([pet(), pet(**attribute)])
+
+
+@pytest.mark.parametrize("attribute", [{"PatientSize": "1.9"}, {"PatientSex": "M"}, {"PatientWeight": "80"}])
+def test_a_series_of_several_bodies(attribute):
+    slices = [
+        pet(Units="GML", SUVType="LBM", **{"PatientSex": "F", **BODY, **given}) for given in ({}, attribute)
+    ]
+    with pytest.raises(InputError, match="differs within the series"):
+        suv_factor(slices)
+
+
+SUV_ALREADY = {
+    "GML": lambda **given: pet(Units="GML", **given),
+    "CM2ML": lambda **given: pet(Units="CM2ML", **BODY, **given),
+    "CNTS": lambda **given: private(
+        pet(Units="CNTS", **given), 0x7053, "Philips PET Private Group", 0x00, "DS", "0.5"
+    ),
+}
+
+
+@pytest.mark.parametrize("units", SUV_ALREADY)
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"CorrectedImage": ["DECY"]}, "attenuation"),
+        ({"CorrectedImage": ["ATTN"]}, "CorrectedImage (0028,0051)"),
+        ({"CorrectedImage": ["ATTN"], "DecayCorrection": None}, "CorrectedImage (0028,0051)"),
+        ({"CorrectedImage": ["ATTN"], "DecayCorrection": "NONE"}, "DecayCorrection (0054,1102)"),
+        ({"CorrectedImage": None, "DecayCorrection": "NONE"}, "DecayCorrection (0054,1102)"),
+        ({"DecayCorrection": "NONE"}, "CorrectedImage (0028,0051)"),
+        ({"DecayCorrection": "SOMETIMES"}, "DecayCorrection (0054,1102)"),
+    ],
+)  # fmt: skip
+def test_what_is_an_suv_already_is_corrected_too(units, attributes, words):
+    make = SUV_ALREADY[units]
+    suv_factor(make())
+    with pytest.raises(InputError) as caught:
+        suv_factor(make(**attributes))
+    assert words in str(caught.value)
 
 
 @pytest.mark.parametrize("element", [0x00, 0x09])
@@ -324,10 +517,10 @@ def test_what_enhanced_pet_lacks_is_named(attributes, words):
     assert words in str(caught.value)
 
 
-def mapped(slope, intercept="0"):
+def mapped(slope, intercept="0", code="Bq/ml"):
     """Units by a mapping of real world values, as enhanced PET has them."""
     unit, item = Dataset(), Dataset()
-    unit.CodeValue = "Bq/ml"
+    setattr(unit, "CodeValue" if len(code) <= 16 else "LongCodeValue", code)
     item.MeasurementUnitsCodeSequence = Sequence([unit])
     item.RealWorldValueSlope, item.RealWorldValueIntercept = float(slope), float(intercept)
     return Sequence([item])
@@ -339,6 +532,40 @@ def test_a_mapping_of_other_values_than_the_rescaled_ones_gives_no_units():
     for mapping, words in ((mapped("5"), "RealWorldValueSlope"), (mapped("2.5", "3"), "Intercept")):
         with pytest.raises(InputError, match=words):
             suv_factor(pet(Units=None, RescaleSlope="2.5", RealWorldValueMappingSequence=mapping))
+
+
+@pytest.mark.parametrize("where", ["top", "frame"])
+def test_of_several_mappings_the_one_that_is_the_rescaling_counts(where):
+    both = Sequence([mapped("0.001", code="g/ml{SUVbw}")[0], mapped("2.5")[0]])
+    data = enhanced(RescaleSlope="2.5")
+    if where == "top":
+        data.RealWorldValueMappingSequence = both
+    else:
+        del data.RealWorldValueMappingSequence
+        group = Dataset()
+        group.RealWorldValueMappingSequence = both
+        data.PerFrameFunctionalGroupsSequence = Sequence([group])
+    assert_suv_1(activity(3600), data)
+    both[0].RealWorldValueSlope = 2.5
+    with pytest.raises(InputError, match=r"RealWorldValueMappingSequence \(0040,9096\) has several units"):
+        suv_factor(data)
+
+
+def test_the_codes_of_units_are_those_of_dicom():
+    from pydicom.sr.codedict import codes
+
+    kinds = {
+        "BodyWeight": "BW", "LeanBodyMassJames": "LBM", "LeanBodyMassJames128Multiplier": "LBMJAMES128",
+        "LeanBodyMassJanma": "LBMJANMA", "IdealBodyWeight": "IBW", "BodySurfaceArea": "BSA",
+    }  # fmt: skip
+    assert len(kinds) == len(codes.cid85.dir())
+    for name, kind in kinds.items():
+        code = getattr(codes.cid85, f"StandardizedUptakeValue{name}").value
+        data = pet(Units=None, RealWorldValueMappingSequence=mapped("1", code=code), PatientSex="F", **BODY)
+        said = pet(Units="CM2ML" if kind == "BSA" else "GML", SUVType=kind, PatientSex="F", **BODY)
+        assert suv_factor(data) == suv_factor(said)
+    with pytest.raises(InputError, match=r"MeasurementUnitsCodeSequence .* has none of Bq/ml"):
+        suv_factor(pet(Units=None, RealWorldValueMappingSequence=mapped("1", code="ml/g")))
 
 
 def test_slices_of_several_series():
@@ -366,11 +593,12 @@ def test_a_phantom_of_petgan(tmp_path):
 
 
 def test_the_codes_of_nuclides_are_those_of_dicom():
+    from pydicom.sr._snomed_dict import mapping
     from pydicom.sr.codedict import codes
 
     elements = {"F": "Fluorine", "Ga": "Gallium", "C": "Carbon", "N": "Nitrogen", "O": "Oxygen"}
     for code, nuclide in NUCLIDES.items():
         element, mass = nuclide.split("-")
         known = getattr(codes.cid4020, f"_{mass}{elements[element]}")
-        assert code == known.value or not code.isdigit()
+        assert (code if code.isdigit() else mapping["SRT"][code]) == known.value
     assert set(NUCLIDES.values()) == set(HALF_LIVES_OF_PETGAN)

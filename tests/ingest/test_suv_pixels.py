@@ -188,7 +188,8 @@ def test_private_attributes_in_other_syntaxes(tmp_path, phantom, syntax):
 def test_what_is_an_suv_already(tmp_path, kind, sex, kilograms):
     """An SUV of 1 by body weight is one of mass / weight by another mass."""
     given = {} if kind is None else {"SUVType": kind}
-    data = [pet(Units="GML", PatientSex=sex, **given, **BODY) for _ in range(SLICES)]
+    units = "CM2ML" if kind == "BSA" else "GML"
+    data = [pet(Units=units, PatientSex=sex, **given, **BODY) for _ in range(SLICES)]
     write(tmp_path / "pet", [(one, kilograms / 70) for one in data])
     ingest([tmp_path / "pet"], tmp_path / "o.h5", IN_SUV, workers=1)
     assert_all_voxels_are_1(tmp_path / "o.h5")
@@ -223,6 +224,7 @@ def enhanced(values, legacy=False, injected=SCAN - timedelta(hours=1), acquired=
     item.RadionuclideTotalDose = "370000000"
     data.PatientWeight = str(WEIGHT)
     del data.AcquisitionDate, data.AcquisitionTime
+    data.AcquisitionDateTime = stamp(min(acquired))
     for frame, moment in zip(data.PerFrameFunctionalGroupsSequence, acquired, strict=True):
         content = Dataset()
         content.FrameAcquisitionDateTime = stamp(moment)
@@ -263,7 +265,9 @@ def corrected_to_a_start_before_midnight():
 def frames_that_are_not_corrected():
     moments = [SCAN + timedelta(seconds=300 * k) for k in range(SLICES)]
     values = [activity(3600 + 300 * k) for k in range(SLICES)]
-    return of_the_enhanced_iod(enhanced(values, acquired=moments), "NO")
+    data = of_the_enhanced_iod(enhanced(values, acquired=moments), "NO")
+    del data.SeriesDate, data.SeriesTime
+    return data
 
 
 def long_frames_that_are_not_corrected():

@@ -55,7 +55,11 @@ def by_suv_factor():
 
 
 def suv_by(kind, sex="F"):
-    return pet(Units="GML", SUVType=kind, PatientSex=sex, **BODY)
+    return pet(Units="CM2ML" if kind == "BSA" else "GML", SUVType=kind, PatientSex=sex, **BODY)
+
+
+def by_reference(**attributes):
+    return pet(acquired=SCAN + timedelta(minutes=5), FrameReferenceTime="600000", **NONE, **attributes)
 
 
 def assert_refused(series, *words):
@@ -73,10 +77,11 @@ TIMES = ["SeriesDate", "SeriesTime", "AcquisitionDate", "AcquisitionTime"]
 WAYS = {
     "BQML, START": (pet, ["Units", *DOSE, *DECAY, *TIMES]),
     "BQML, ADMIN": (lambda: pet(DecayCorrection="ADMIN"), ["Units", *DOSE]),
-    "BQML, NONE": (lambda: pet(**NONE), ["Units", *DOSE, *DECAY, *TIMES]),
+    "BQML, NONE": (lambda: pet(**NONE), ["Units", *DOSE, *DECAY, *TIMES[2:]]),
+    "BQML, NONE, by FrameReferenceTime": (by_reference, ["Units", *DOSE, *DECAY, *TIMES]),
     "CNTS, activity factor, START": (counts, ["Units", *DOSE, *DECAY, *TIMES]),
     "CNTS, activity factor, ADMIN": (lambda: counts(DecayCorrection="ADMIN"), ["Units", *DOSE]),
-    "CNTS, activity factor, NONE": (lambda: counts(**NONE), ["Units", *DOSE, *DECAY, *TIMES]),
+    "CNTS, activity factor, NONE": (lambda: counts(**NONE), ["Units", *DOSE, *DECAY, *TIMES[2:]]),
     "CNTS, SUV factor": (by_suv_factor, ["Units"]),
     "GML": (lambda: pet(Units="GML"), ["Units"]),
     **{
