@@ -122,7 +122,7 @@ class Frame:
     scale : float
         What the values are multiplied by to be in the dataset's units.
     rule : str
-        The way that led to SUV; empty where there is none.
+        The way that led to SUV, or DecayCorrection of what is in Bq/ml; empty where there is none.
     """
 
     path: Path

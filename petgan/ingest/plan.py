@@ -191,6 +191,9 @@ def plan_with(
     read = {(frame.id, frame.index): frame for frame in fresh}
     frames = [read.get((f.id, f.index), f) for f in frames if f.id not in found.refused]
     units = _only_one("unit", (frame.header.units for frame in frames), hint="choose with --units")
+    if units == "bqml":
+        rules = (frame.rule for frame in frames)
+        _only_one("DecayCorrection (0054,1102)", rules, hint="--units suvbw allows for it")
     window = _settled(options, frames, modality)
     if window.is_fixed and frames and window.units != units:
         raise ConfigError(

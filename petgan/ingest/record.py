@@ -84,7 +84,8 @@ def make_record(
             for name in sorted({row.collection for row in rows})
         },
         "splits_by_collection": _splits_by_collection(rows, tally.splits),
-        "suv": _counts(frame.rule for frame in frames if frame.rule),  # slices by the way that led to SUV
+        # Slices by the way that led to SUV.
+        "suv": _counts(f.rule for f in frames if f.rule and f.header.units == "suvbw"),
         "skipped": dict(sorted(skipped.items())),
         "refused": {
             "files": len(tally.refused),

@@ -2,7 +2,7 @@
 
 ==========  ==============================================================================================
 ``suvbw``   SUV by body weight, g/ml; see `petgan.ingest.dicom.suv_factor`
-``bqml``    activity concentration, Bq/ml
+``bqml``    activity concentration, Bq/ml, corrected as for SUV; the rule is its DecayCorrection
 ``stored``  as the files have it after their own rescaling, whatever that is
 ``auto``    ``suvbw`` where the images are PET by DICOM, else ``stored``
 ==========  ==============================================================================================
@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from petgan.ingest.frame import Frame, Refused
-from petgan.ingest.suv import Attributes, Suv, series_suv
+from petgan.ingest.suv import Attributes, Suv, decay_correction, series_suv
 
 UNITS = ("auto", "suvbw", "bqml", "stored")
 
@@ -68,9 +68,9 @@ def _of_series(slices: Sequence[Frame], units: str) -> list[Suv]:
 
 def _activity(one: Attributes) -> Suv:
     if one.units == "BQML":
-        return Suv(1.0, "")
+        return Suv(1.0, decay_correction(one))
     if one.units == "CNTS" and one.philips_activity:
-        return Suv(one.philips_activity, "")
+        return Suv(one.philips_activity, decay_correction(one))
     raise Refused("is not in Bq/ml by Units (0054,1001), and has no Philips activity factor (7053,1009)")
 
 

@@ -251,6 +251,36 @@ def test_a_series_that_cannot_be_in_the_units_is_refused_by_name(tmp_path, scan_
     assert len(make_plan([tmp_path / "pet"], Options(units="stored"), workers=1).pictures) == 10
 
 
+def test_activity_is_corrected_for_decay_in_one_way(tmp_path, scan_of_pet):
+    options = Options(size=16, units="bqml")
+    scan_of_pet("pet/a")
+    record = ingest([tmp_path / "pet"], tmp_path / "o.h5", options, workers=1)
+    assert (record["images"], record["suv"]) == (5, {})
+    scan_of_pet("pet/b", SeriesInstanceUID="1.2.3", DecayCorrection="NONE", CorrectedImage=["ATTN"])
+    with pytest.raises(InputError, match=r"one DecayCorrection \(0054,1102\), .* 5 START, 5 NONE"):
+        ingest([tmp_path / "pet"], tmp_path / "o.h5", options, workers=1)
+    with pytest.raises(InputError, match="5 START, 5 NONE"):
+        make_plan([tmp_path / "pet"], options, workers=1)
+    assert len(make_plan([tmp_path / "pet/b"], options, workers=1).pictures) == 5
+    assert len(make_plan([tmp_path / "pet"], Options(size=16), workers=1).pictures) == 10
+
+
+@pytest.mark.parametrize(
+    ("attributes", "words"),
+    [
+        ({"CorrectedImage": ["DECY"]}, "attenuation"),
+        ({"DecayCorrection": "NONE"}, "CorrectedImage (0028,0051)"),
+        ({"DecayCorrection": None}, "DecayCorrection (0054,1102)"),
+    ],
+)
+def test_activity_is_corrected_as_for_suv(tmp_path, scan_of_pet, attributes, words):
+    scan_of_pet("pet/a")
+    scan_of_pet("pet/b", SeriesInstanceUID="1.2.3", **attributes)
+    plan = make_plan([tmp_path / "pet"], Options(size=16, units="bqml"), workers=1)
+    (reason,) = set(plan.refused.values())
+    assert (len(plan.pictures), words in reason, "--units stored" in reason) == (5, True, True)
+
+
 def test_values_keep_their_units_in_floating_point(tmp_path, scan_of_pet):
     scan_of_pet()
     options = Options(size=16, dtype="float32")
