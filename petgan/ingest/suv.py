@@ -21,7 +21,10 @@ from pydicom.valuerep import DA, DT, TM
 from petgan.ingest.frame import Refused
 
 #: Half-lives in seconds, to find a header that contradicts itself (Decay Data Evaluation Project).
-HALF_LIVES = {"F-18": 6584.0, "Ga-68": 4062.6, "C-11": 1221.8, "N-13": 597.9, "O-15": 122.3}
+HALF_LIVES = {
+    "F-18": 6584.0, "Ga-68": 4062.6, "C-11": 1221.8, "N-13": 597.9, "O-15": 122.3, "Rb-82": 75.9,
+    "Cu-64": 45721.0, "Zr-89": 282312.0, "I-124": 360806.0,
+}  # fmt: skip
 #: Nuclides by SNOMED CT (DICOM PS3.16 CID 4020), and by the codes of older files (SNOMED-RT).
 NUCLIDES = {
     "77004003": "F-18", "C-111A1": "F-18",
@@ -29,8 +32,13 @@ NUCLIDES = {
     "40565003": "C-11", "C-105A1": "C-11",
     "21576001": "N-13", "C-107A1": "N-13",
     "129504001": "O-15", "C-B1038": "O-15",
+    "79197006": "Rb-82", "C-159A2": "Rb-82",
+    "3932008": "Cu-64", "C-127A2": "Cu-64",
+    "63360001": "Zr-89", "C-168A4": "Zr-89",
+    "40937006": "I-124", "C-114A5": "I-124",
 }  # fmt: skip
 _CLOSE_TO_HALF_LIFE = 0.05
+_MOST_MINUTES = 1000.0  # in which a half-life may be written; more would be seconds of I-120 and Br-75
 _PHILIPS, _GE, _SIEMENS = "Philips PET Private Group", "GEMS_PETD_01", "SIEMENS MED PT"
 _LEAST_DOSE_BQ = 1e6  # below it somebody wrote MBq or kBq
 _WEIGHT_KG, _HEIGHT_M = (0.5, 500.0), (0.3, 2.5)
@@ -281,7 +289,8 @@ def _half_life(one: Attributes) -> float:
             f"contradicts itself: {_tag('RadionuclideHalfLife')} is not that of "
             f"{_tag('RadionuclideCodeSequence')}"
         )
-    if any(abs(60 * half_life / known - 1) <= _CLOSE_TO_HALF_LIFE for known in HALF_LIVES.values()):
+    in_minutes = (abs(60 * half_life / known - 1) <= _CLOSE_TO_HALF_LIFE for known in HALF_LIVES.values())
+    if half_life < _MOST_MINUTES and any(in_minutes):
         raise Refused(f"has a {_tag('RadionuclideHalfLife')} in minutes, which has to be in seconds")
     return half_life
 

@@ -194,11 +194,12 @@ def test_long_lived_nuclides_need_the_date_of_the_injection(half_life):
     assert_suv_1(activity(3 * 86400, half_life), data)
 
 
-@pytest.mark.parametrize("minutes", [109.77, 67.71, 20.4, 9.965, 2.04])
+@pytest.mark.parametrize("minutes", [109.77, 67.71, 20.4, 9.965, 2.04, 762])
 def test_a_half_life_in_minutes(minutes):
     with pytest.raises(InputError, match=r"RadionuclideHalfLife \(0018,1075\) in minutes"):
         suv_factor(pet(SCAN - timedelta(seconds=minutes), half_life=minutes))
     assert_suv_1(activity(120, 76.4), pet(SCAN - timedelta(seconds=120), half_life=76.4))  # Rb-82
+    assert_suv_1(activity(3600, 4896), pet(half_life=4896))  # I-120; of Zr-89 these are the minutes
 
 
 @pytest.mark.parametrize("time_only", [True, False])
@@ -596,7 +597,17 @@ def test_the_codes_of_nuclides_are_those_of_dicom():
     from pydicom.sr._snomed_dict import mapping
     from pydicom.sr.codedict import codes
 
-    elements = {"F": "Fluorine", "Ga": "Gallium", "C": "Carbon", "N": "Nitrogen", "O": "Oxygen"}
+    elements = {
+        "F": "Fluorine",
+        "Ga": "Gallium",
+        "C": "Carbon",
+        "N": "Nitrogen",
+        "O": "Oxygen",
+        "Rb": "Rubidium",
+        "Cu": "Copper",
+        "Zr": "Zirconium",
+        "I": "Iodine",
+    }
     for code, nuclide in NUCLIDES.items():
         element, mass = nuclide.split("-")
         known = getattr(codes.cid4020, f"_{mass}{elements[element]}")
