@@ -25,7 +25,7 @@ from petgan.ingest.parallel import OrderedMap, worker_pool
 from petgan.ingest.plan import Options, Plan, Progress, plan_with, silent
 from petgan.ingest.record import Tally, make_record, record_file
 from petgan.ingest.split import assign_splits
-from petgan.runs import disk_errors, write_json
+from petgan.runs import disk_errors, file_digest, write_json
 from petgan.store import Row, write_dataset
 
 TEXT_ON_FILM = "may have writing beside the breast, as a film's label (--mask-film blacks it out)"
@@ -244,15 +244,16 @@ class _Work:
                 for name in shown & looked_at.keys()
             }
             place = self._place_of_sheets(output, doubtful)
-            drawn = self._cache.get(place) is not None
-            quarantine.write_quarantine(
+            drawn = (self._cache.get(place) or b"").decode().split()
+            written = quarantine.write_quarantine(
                 output.with_suffix(""), entries, accepted, key=self._key.id, drawn=drawn
             )
-            if not drawn:
-                self._cache.put(place, b"")
+            sheets = [file_digest(path) for path in written[1:]]
+            if sheets != drawn:
+                self._cache.put(place, " ".join(sheets).encode())
 
     def _place_of_sheets(self, output: Path, pictures: Sequence[Picture]) -> bytes:
-        """Where the cache remembers that sheets of these pictures have been drawn."""
+        """Where the cache remembers the sheets that have been drawn of these pictures, by their SHA-256."""
         shown = [(p.view, p.frames[0].id, p.frames[0].stamp, p.frames[0].index) for p in pictures]
         facts = (output.name, code_version(), shown)
         return self._key.place("sheets", json.dumps(facts))

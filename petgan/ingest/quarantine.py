@@ -24,7 +24,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from petgan.errors import ConfigError
-from petgan.runs import atomic_path
+from petgan.runs import atomic_path, file_digest
 
 COLUMNS = ("number", "id", "content", "key", "reason", "collection", "view", "decision")
 ACCEPT = "accept"
@@ -95,7 +95,7 @@ def write_quarantine(
     decisions: Mapping[str, Decision] | None = None,
     *,
     key: str,
-    drawn: bool = False,
+    drawn: Sequence[str] = (),
 ) -> list[Path]:
     """Write the list and its sheets, atomically and for the user alone.
 
@@ -110,8 +110,8 @@ def write_quarantine(
         their pictures are not among the entries.
     key : str
         Id of the key. Decisions by another one are dropped: their ids would tie two sets of pseudonyms.
-    drawn : bool
-        Whether an earlier call drew these entries: then sheets that are still there stay as they are.
+    drawn : sequence of str
+        SHA-256 of the sheets, if an earlier call drew these entries: sheets that are still the same stay.
 
     Returns
     -------
@@ -127,24 +127,23 @@ def write_quarantine(
     path = list_file(stem)
     known = {**_decisions_there(path), **(decisions or {})}
     known = {name: decision for name, decision in known.items() if decision.key == key}
-    sheets = math.ceil(len(entries) / PER_SHEET)
-    written = [sheet_file(stem, sheet + 1) for sheet in range(sheets)]
-    if not (drawn and all(target.exists() for target in written)):
-        for sheet, target in enumerate(written):
-            start = sheet * PER_SHEET
-            pixels = quarantine_sheet(entries[start : start + PER_SHEET], start + 1, path.name)
-            _write_private(target, partial(Image.fromarray(pixels).save, format="PNG"))
-    if entries or any(decision.word for decision in known.values()):
-        text = _table(entries, known, key).encode()
-        _write_private(path, lambda file: file.write(text))
-        written.insert(0, path)
-    else:
+    sheets = [sheet_file(stem, sheet + 1) for sheet in range(math.ceil(len(entries) / PER_SHEET))]
+    stay = [file_digest(sheet) if sheet.exists() else "" for sheet in sheets] == list(drawn)
+    # Whenever this is cut short, no sheet lies there that shows others than the list.
+    for old in path.parent.glob("*.png"):
+        match = _SHEET.fullmatch(old.name)
+        if match and match[1] == Path(stem).name and not (stay and old in sheets):
+            old.unlink()
+    if not entries and not any(decision.word for decision in known.values()):
         path.unlink(missing_ok=True)
-    surplus = sheets + 1
-    while (old := sheet_file(stem, surplus)).exists():
-        old.unlink()
-        surplus += 1
-    return written
+        return []
+    text = _table(entries, known, key).encode()
+    _write_private(path, lambda file: file.write(text))
+    for number, sheet in enumerate([] if stay else sheets):
+        start = number * PER_SHEET
+        pixels = quarantine_sheet(entries[start : start + PER_SHEET], start + 1, path.name)
+        _write_private(sheet, partial(Image.fromarray(pixels).save, format="PNG"))
+    return [path, *sheets]
 
 
 def read_decisions(path: Path | str) -> dict[str, Decision]:

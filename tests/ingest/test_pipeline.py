@@ -239,6 +239,22 @@ def test_sheets_are_drawn_again_only_for_other_pictures(tmp_path, write_series, 
     assert again()[0] == 5
 
 
+def test_sheets_show_what_the_list_names_whatever_was_there(tmp_path, write_series):
+    """Also after a run that failed, and drew others over them."""
+    write_series("one", doubtful=[0], SeriesInstanceUID="1.2.3")
+    write_series("two", doubtful=range(5), SeriesInstanceUID="1.2.4")
+    lists, sheets = [], []
+    for source in ("one", "two", "one"):
+        try:
+            ingest([tmp_path / source], tmp_path / "o.h5", SMALL, workers=1)
+        except InputError:
+            assert source == "two"
+        lists.append((tmp_path / "o.quarantine.csv").read_bytes())
+        sheets.append((tmp_path / "o.quarantine.png").read_bytes())
+    assert (lists[0], sheets[0]) == (lists[2], sheets[2])
+    assert sheets[0] != sheets[1]
+
+
 def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dicom):
     y, x = np.mgrid[:600, :400]
     film = np.where(((y - 300) / 220) ** 2 + (x / 200) ** 2 < 1, 1200, 0).astype(np.uint16)

@@ -18,6 +18,7 @@ from petgan.ingest.quarantine import (
     read_decisions,
     write_quarantine,
 )
+from petgan.runs import file_digest
 
 CONTENT, KEY = "c" * 16, "0123abcd"
 
@@ -72,6 +73,28 @@ def test_many_pictures_take_several_sheets_and_old_ones_go(tmp_path):
     assert sorted(path.name for path in tmp_path.glob("d*")) == ["d.quarantine.csv", "d.quarantine.png"]
     assert write_quarantine(tmp_path / "d", [], key=KEY) == []
     assert not list(tmp_path.glob("d*"))
+
+
+def test_no_sheet_shows_others_than_the_list_when_the_writing_is_cut_short(tmp_path):
+    (path, sheet) = write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
+    first = sheet.read_bytes()
+
+    def cut_short():
+        raise KeyboardInterrupt
+
+    others = [entry(n) for n in range(2, 2 + PER_SHEET)]
+    with pytest.raises(KeyboardInterrupt):
+        write_quarantine(tmp_path / "d", [*others, replace(entry(0), preview=cut_short)], key=KEY)
+    assert (sheet.read_bytes() == first) == (rows(path)[0]["id"] == entry(1).id)
+
+
+def test_a_sheet_stays_only_if_it_is_the_one_that_was_drawn(tmp_path):
+    (path, sheet) = write_quarantine(tmp_path / "d", [entry(1)], key=KEY)
+    drawn, first = [file_digest(sheet)], sheet.read_bytes()
+    write_quarantine(tmp_path / "d", [replace(entry(1), preview=None)], key=KEY, drawn=drawn)
+    sheet.write_bytes(b"another")
+    write_quarantine(tmp_path / "d", [entry(1)], key=KEY, drawn=drawn)
+    assert sheet.read_bytes() == first
 
 
 @pytest.mark.parametrize(
