@@ -132,7 +132,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from petgan.ingest import ingest, make_plan
-    from petgan.ingest.quarantine import read_accepted
+    from petgan.ingest.quarantine import read_decisions
     from petgan.report.ingest import write_page
 
     if args.workers is not None and args.workers < 1:
@@ -140,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
     options = _options(args)
     common: dict[str, Any] = {
         "key_file": args.key_file,
-        "accepted": read_accepted(args.accept_quarantined) if args.accept_quarantined else None,
+        "decisions": read_decisions(args.accept_quarantined) if args.accept_quarantined else None,
         "workers": args.workers,
         "isolated": True,
         "progress": progress_bar,

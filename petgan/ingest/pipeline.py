@@ -8,6 +8,7 @@ import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def make_plan(
     options: Options | None = None,
     *,
     key_file: Path | str | None = None,
-    accepted: Mapping[str, str] | None = None,
+    decisions: Mapping[quarantine.Which, quarantine.Decision] | None = None,
     workers: int | None = None,
     isolated: bool = False,
     progress: Progress = silent,
@@ -58,10 +59,10 @@ def make_plan(
         If the window does not suit them.
     """
     key = load_key(key_file)
-    looked_at = _Accepted(accepted or {}, Contents(None, key))
+    decided = _Decided(decisions or {}, Contents(None, key))
     output = None if output is None else Path(output)
     with worker_pool(workers or _cores(), isolated=isolated or workers is None) as run_all:
-        return plan_with(sources, options or Options(), key, None, looked_at, run_all, progress, output)
+        return plan_with(sources, options or Options(), key, None, decided, run_all, progress, output)
 
 
 def ingest(
@@ -70,7 +71,7 @@ def ingest(
     options: Options | None = None,
     *,
     key_file: Path | str | None = None,
-    accepted: Mapping[str, str] | None = None,
+    decisions: Mapping[quarantine.Which, quarantine.Decision] | None = None,
     workers: int | None = None,
     isolated: bool = False,
     progress: Progress = silent,
@@ -90,9 +91,8 @@ def ingest(
     options : Options, optional
     key_file : path, optional
         Of the key for hashing identities; see `petgan.ingest.deidentify.key_file`.
-    accepted : mapping of str to str, optional
-        What a person has accepted out of the quarantine: contents by the file's id, as
-        `petgan.ingest.quarantine.read_accepted` gives them.
+    decisions : mapping of (str, int) to Decision, optional
+        What a person has decided on the quarantine, as `petgan.ingest.quarantine.read_decisions` gives it.
     workers : int, optional
         Processes; all cores if None. What is written does not depend on it. More than one import the
         calling script, which must guard its own call with ``if __name__ == "__main__":``. A single one is
@@ -113,7 +113,7 @@ def ingest(
     InputError
         If no image is left to be taken. No dataset is written then.
     ConfigError
-        If an option does not suit the images.
+        If an option does not suit the images, or the quarantine list that is there cannot be read.
     DiskError
         If the disk is full. Nothing is left behind then.
     """
@@ -121,13 +121,14 @@ def ingest(
     if output.is_dir():
         raise ConfigError(f"{output} is a folder", hint=f"name a file to write, such as {output / 'data.h5'}")
     _check_writable(output)
+    quarantine.decisions_beside(output.with_suffix(""))  # a damaged list is told of before any work
     key = load_key(key_file)
     warn_of_key_beside(output, key_file)
     pool = worker_pool(workers or _cores(), isolated=isolated or workers is None)
     with pool as run_all, Cache(cache_folder(output)) as cache:
-        looked_at = _Accepted(accepted or {}, Contents(cache, key))
-        plan = plan_with(sources, options or Options(), key, cache, looked_at, run_all, progress, output)
-        work = _Work(plan, key, cache, looked_at, run_all, progress, refuse)
+        decided = _Decided(decisions or {}, Contents(cache, key))
+        plan = plan_with(sources, options or Options(), key, cache, decided, run_all, progress, output)
+        work = _Work(plan, key, cache, decided, run_all, progress, refuse)
         try:
             record = work.write(output)
         except InputError:
@@ -155,15 +156,20 @@ def _check_writable(output: Path) -> None:
         pass
 
 
-class _Accepted:
-    """Whether a person has looked at a file as it is now, and let it in."""
+class _Decided:
+    """What a person has decided on an image, if its file is still as it was looked at."""
 
-    def __init__(self, contents: Mapping[str, str], reader: Contents) -> None:
-        self.contents, self.reader = contents, reader
+    def __init__(self, decisions: Mapping[quarantine.Which, quarantine.Decision], reader: Contents) -> None:
+        self.decisions = {which: decision for which, decision in decisions.items() if decision.word}
+        self.reader = reader
+
+    def word(self, frame: Frame) -> str:
+        decision = self.decisions.get((frame.id, frame.index))
+        return decision.word if decision and decision.content == self.reader.of(frame) else ""
 
     def __call__(self, frame: Frame) -> bool:
-        content = self.contents.get(frame.id)
-        return content is not None and content == self.reader.of(frame)
+        """Whether it was accepted."""
+        return self.word(frame) == quarantine.ACCEPT
 
 
 class _Work:
@@ -174,12 +180,12 @@ class _Work:
         plan: Plan,
         key: Key,
         cache: Cache,
-        looked_at: _Accepted,
+        decided: _Decided,
         run_all: OrderedMap,
         progress: Progress,
         refuse: Refuse,
     ) -> None:
-        self._plan, self._key, self._cache, self._looked_at = plan, key, cache, looked_at
+        self._plan, self._key, self._cache, self._decided = plan, key, cache, decided
         self._run_all, self._progress, self._refuse = run_all, progress, refuse
         self._tally = Tally()
         self._fingerprints: list[int] = []
@@ -233,20 +239,22 @@ class _Work:
 
             entries = [
                 quarantine.Entry(
-                    picture.frames[0].id, self._looked_at.reader.of(picture.frames[0]), reason, picture.view,
+                    picture.frames[0].id, self._decided.reader.of(picture.frames[0]), reason, picture.view,
                     picture.frames[0].header.collection, functools.partial(draw, done),
+                    picture.frames[0].index,
                 )
                 for done, (picture, reason) in enumerate(zip(doubtful, reasons, strict=True), 1)
             ]  # fmt: skip
-            looked_at, shown = self._looked_at.contents, {picture.frames[0].id for picture in doubtful}
-            accepted = {
-                name: quarantine.Decision(quarantine.ACCEPT, looked_at[name], self._key.id)
-                for name in shown & looked_at.keys()
+            given = self._decided.decisions
+            decisions = {
+                entry.which: replace(given[entry.which], key=self._key.id)
+                for entry in entries
+                if entry.which in given and given[entry.which].content == entry.content
             }
             place = self._place_of_sheets(output, doubtful)
             drawn = (self._cache.get(place) or b"").decode().split()
             written = quarantine.write_quarantine(
-                output.with_suffix(""), entries, accepted, key=self._key.id, drawn=drawn
+                output.with_suffix(""), entries, decisions, key=self._key.id, drawn=drawn
             )
             sheets = [file_digest(path) for path in written[1:]]
             if sheets != drawn:
@@ -330,7 +338,7 @@ class _Work:
         )
 
     def _has_been_seen(self, picture: Picture) -> bool:
-        seen = self._looked_at(picture.frames[0])
+        seen = self._decided(picture.frames[0])
         if seen and not picture.frames[0].header.quarantine:  # those the plan has told of
             self._tally.accepted.append(picture)
         return seen

@@ -3,14 +3,16 @@
 ``NAME.quarantine.csv`` has a line for each picture; ``NAME.quarantine.png``, ``NAME.quarantine-2.png``
 and so on show them under the numbers of the list. Who has looked writes ``accept`` or ``reject`` into the
 list's column ``decision`` and gives the list to the next ingest; what is not accepted stays out. A decision
-is on what a file held when it was looked at (column ``content``, a keyed hash of its bytes): another content
-waits anew. Both may show a name that is burned in, so nobody else may read them (mode 0600).
+is on one picture (column ``image``: its number in its file), and on what the file held when it was looked at
+(column ``content``, a keyed hash of its bytes; empty if it could not be read): another content waits anew.
+List and sheets may show a name that is burned in, so nobody else may read them (mode 0600).
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import logging
 import math
 import os
 import re
@@ -26,15 +28,20 @@ from PIL import Image, ImageDraw, ImageFont
 from petgan.errors import ConfigError
 from petgan.runs import atomic_path, file_digest
 
-COLUMNS = ("number", "id", "content", "key", "reason", "collection", "view", "decision")
-ACCEPT = "accept"
-DECISIONS = (ACCEPT, "reject", "")
+COLUMNS = ("number", "id", "image", "content", "key", "reason", "collection", "view", "decision")
+ACCEPT, REJECT = "accept", "reject"
 PER_SHEET = 100
 TILES = (256, 512)  # pixels: the smaller one where no picture has more
 
+_MEND = "mend the line, or move the list away to begin another without its decisions"
 _GAP, _CAPTION, _HEAD = 8, 24, 64
-_ID = re.compile("[0-9a-f]{16}")
+_ID, _KEY, _IMAGE = re.compile("[0-9a-f]{16}"), re.compile("[0-9a-f]{8}"), re.compile("[0-9]{1,9}")
 _SHEET = re.compile(r"(.+)\.quarantine(?:-[0-9]+)?\.png", re.DOTALL)
+
+logger = logging.getLogger(__name__)
+
+#: A picture: the id of its file, and its number there, from 0.
+Which = tuple[str, int]
 
 
 @dataclass(frozen=True)
@@ -53,7 +60,8 @@ class Entry:
     Parameters
     ----------
     id, content : str
-        Keyed hashes of the file's name and of its bytes, 16 hexadecimal digits.
+        Keyed hashes of the file's name and of its bytes, 16 hexadecimal digits; no content if the file
+        cannot be read.
     reason : str
         In petgan's own words.
     view, collection : str
@@ -61,6 +69,8 @@ class Entry:
     preview : ndarray (h, w) uint8, or callable () -> ndarray
         The picture, or what makes it when its sheet is drawn, so that not all need be in memory. Best with
         its longer side 512 pixels: text on it must be legible.
+    image : int
+        The picture's number in its file, from 0.
     """
 
     id: str
@@ -69,6 +79,11 @@ class Entry:
     view: str
     collection: str
     preview: np.ndarray | Callable[[], np.ndarray]
+    image: int = 0
+
+    @property
+    def which(self) -> Which:
+        return self.id, self.image
 
 
 def list_file(stem: Path | str) -> Path:
@@ -92,7 +107,7 @@ def is_sheet(path: Path) -> bool:
 def write_quarantine(
     stem: Path | str,
     entries: Sequence[Entry],
-    decisions: Mapping[str, Decision] | None = None,
+    decisions: Mapping[Which, Decision] | None = None,
     *,
     key: str,
     drawn: Sequence[str] = (),
@@ -105,8 +120,8 @@ def write_quarantine(
         Of the dataset, without suffix.
     entries : sequence of Entry
         In the order of their numbers: those accepted already among them, so that a decision is not lost.
-    decisions : mapping of str to Decision, optional
-        By id; those in a list that is there already count where this has none, and stay in it even if
+    decisions : mapping of (str, int) to Decision, optional
+        By picture; those in a list that is there already count where this has none, and stay in it even if
         their pictures are not among the entries.
     key : str
         Id of the key. Decisions by another one are dropped: their ids would tie two sets of pseudonyms.
@@ -117,7 +132,8 @@ def write_quarantine(
     -------
     list of Path
         The list first. Without entries and decisions there are none, and those of an earlier ingest are
-        removed. A list that is there and cannot be read is kept as ``NAME.quarantine.csv.old``.
+        removed. A list that is there and cannot be read is kept as ``NAME.quarantine.csv.old`` (or ``.old-2``
+        and so on, if there is one), with a warning.
 
     Raises
     ------
@@ -125,8 +141,8 @@ def write_quarantine(
         If the disk is full.
     """
     path = list_file(stem)
-    known = {**_decisions_there(path), **(decisions or {})}
-    known = {name: decision for name, decision in known.items() if decision.key == key}
+    known = {**_decisions_there(stem), **(decisions or {})}
+    known = {which: decision for which, decision in known.items() if decision.key == key}
     sheets = [sheet_file(stem, sheet + 1) for sheet in range(math.ceil(len(entries) / PER_SHEET))]
     stay = [file_digest(sheet) if sheet.exists() else "" for sheet in sheets] == list(drawn)
     # Whenever this is cut short, no sheet lies there that shows others than the list.
@@ -146,10 +162,8 @@ def write_quarantine(
     return [path, *sheets]
 
 
-def read_decisions(path: Path | str) -> dict[str, Decision]:
-    """What was decided, by id.
-
-    A file of several images has a line for each: it counts as decided when all of them are.
+def read_decisions(path: Path | str) -> dict[Which, Decision]:
+    """What was decided, by picture.
 
     Raises
     ------
@@ -157,41 +171,66 @@ def read_decisions(path: Path | str) -> dict[str, Decision]:
         If the file is missing or no such list, by line.
     """
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        lines = Path(path).read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError):
         hint = "petgan ingest writes it beside the dataset, as NAME.quarantine.csv; save it as CSV in UTF-8"
         raise ConfigError(f"cannot read the quarantine list {path}", hint=hint) from None
     # Spreadsheets write other separators in other countries.
-    separator = max(",;\t", key=text.partition("\n")[0].count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator)
-    heads = [head.strip().lower() for head in next(reader, [])]
-    if not {"id", "content", "key", "decision"} <= set(heads):
-        raise ConfigError(f"{path} is no quarantine list", allowed=f"the columns {', '.join(COLUMNS)}")
-    decisions: dict[str, Decision] = {}
-    for row in reader:
-        if not any(cell.strip() for cell in row):
-            continue
-        values = dict(zip(heads, (cell.strip().lower() for cell in row), strict=False))
-        name, content, key, word = (values.get(head, "") for head in ("id", "content", "key", "decision"))
-        where = f"line {reader.line_num} of {path}"
-        if not _ID.fullmatch(name) or not _ID.fullmatch(content):
+    separator = max(",;\t", key=lines[0].count)
+    heads: list[str] = []
+    decisions: dict[Which, Decision] = {}
+    for number, line in enumerate(lines, 1):  # one by one: no quotation mark reaches beyond its own
+        where = f"line {number} of {path}"
+        try:
+            cells = next(csv.reader([line], delimiter=separator, strict=True), [])
+        except csv.Error as error:
             raise ConfigError(
-                f"{where} has no id or no content: 16 hexadecimal digits are one",
-                hint="a spreadsheet may have made a number of it; edit the list as text",
-            )
-        if word not in DECISIONS:
-            raise ConfigError(f"{where} has an unknown decision", allowed="accept, reject, or nothing")
-        above = decisions.get(name, Decision(word, content, key))
-        if above.content != content or (above.word != word and above.word and word):
-            raise ConfigError(f"{where} decides otherwise than a line above it")
-        decisions[name] = Decision(above.word and word, content, key)
+                f"{where} cannot be read ({error})", hint=f"a quotation mark may be too many there; {_MEND}"
+            ) from None
+        cells = [cell.strip().lower() for cell in cells]
+        if number == 1:
+            heads = cells
+            if not {"id", "image", "content", "key", "decision"} <= set(heads):
+                raise ConfigError(
+                    f"{path} is no quarantine list", allowed=f"the columns {', '.join(COLUMNS)}"
+                )
+        elif any(cells):
+            which, decision = _decision(heads, cells, where)
+            if decisions.setdefault(which, decision) != decision:
+                raise ConfigError(f"{where} decides otherwise than a line above it", hint=_MEND)
     return decisions
 
 
-def read_accepted(path: Path | str) -> dict[str, str]:
-    """The contents that were accepted, by the file's id; raises as `read_decisions`."""
-    decisions = read_decisions(path)
-    return {name: decision.content for name, decision in decisions.items() if decision.word == ACCEPT}
+def _decision(heads: Sequence[str], cells: list[str], where: str) -> tuple[Which, Decision]:
+    if len(cells) == len(heads) - 1 and heads[-1] == "decision" and not {ACCEPT, REJECT} & set(cells):
+        cells = [*cells, ""]  # some spreadsheets leave out a last cell that is empty
+    if len(cells) != len(heads):
+        raise ConfigError(
+            f"{where} has another number of cells", value=len(cells), allowed=str(len(heads)), hint=_MEND
+        )
+    values = dict(zip(heads, cells, strict=True))
+    name, image, content, key, word = (values[head] for head in ("id", "image", "content", "key", "decision"))
+    if word not in (ACCEPT, REJECT, ""):
+        raise ConfigError(f"{where} has an unknown decision", allowed="accept, reject, or nothing")
+    if word and not content:
+        raise ConfigError(
+            f"{where} decides on a file that could not be read",
+            hint="leave its decision empty, and ingest again when the file can be read",
+        )
+    whole = _ID.fullmatch(name) and _IMAGE.fullmatch(image) and _KEY.fullmatch(key)
+    if not whole or not _ID.fullmatch(content or name):
+        raise ConfigError(
+            f"{where} has no id, image, content or key: 16 hexadecimal digits, a number, 16 and 8 digits "
+            "are those",
+            hint="a spreadsheet may have made a number of one; edit the list as text",
+        )
+    return (name, int(image)), Decision(word, content, key)
+
+
+def decisions_beside(stem: Path | str) -> dict[Which, Decision]:
+    """What was decided in the list of a dataset, if there is one; raises as `read_decisions`."""
+    path = list_file(stem)
+    return read_decisions(path) if path.exists() else {}
 
 
 def quarantine_sheet(entries: Sequence[Entry], first: int, list_name: str) -> np.ndarray:
@@ -237,30 +276,34 @@ def _fitted(preview: np.ndarray, tile: int) -> Image.Image:
     return picture.resize(size, how)
 
 
-def _table(entries: Sequence[Entry], decisions: Mapping[str, Decision], key: str) -> str:
+def _table(entries: Sequence[Entry], decisions: Mapping[Which, Decision], key: str) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow(COLUMNS)
     for number, entry in enumerate(entries, 1):
-        decision = decisions.get(entry.id)
+        decision = decisions.get(entry.which)
         word = decision.word if decision and decision.content == entry.content else ""
         writer.writerow(
-            (number, entry.id, entry.content, key, entry.reason, entry.collection, entry.view, word)
+            (number, *entry.which, entry.content, key, entry.reason, entry.collection, entry.view, word)
         )
-    for name in sorted(decisions.keys() - {entry.id for entry in entries}):
-        word, content = decisions[name].word, decisions[name].content
+    for which in sorted(decisions.keys() - {entry.which for entry in entries}):
+        word, content = decisions[which].word, decisions[which].content
         if word:
-            writer.writerow(("", name, content, key, "was decided on in another ingest", "", "", word))
+            writer.writerow(("", *which, content, key, "was decided on in another ingest", "", "", word))
     return out.getvalue()
 
 
-def _decisions_there(path: Path) -> dict[str, Decision]:
-    if not path.exists():
-        return {}
+def _decisions_there(stem: Path | str) -> dict[Which, Decision]:
     try:
-        return read_decisions(path)
-    except ConfigError:  # somebody's work is in it
-        path.replace(path.with_name(f"{path.name}.old"))
+        return decisions_beside(stem)
+    except ConfigError as error:  # somebody's work is in it
+        path = list_file(stem)
+        number, old = 1, path.with_name(f"{path.name}.old")
+        while old.exists():
+            number += 1
+            old = path.with_name(f"{path.name}.old-{number}")
+        path.replace(old)
+        logger.warning("%s; it is kept as %s, and its decisions do not count", error, old)
         return {}
 
 

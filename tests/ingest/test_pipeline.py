@@ -19,7 +19,7 @@ from petgan.ingest.deidentify import load_key
 from petgan.ingest.frame import QUANTILES
 from petgan.ingest.images import _quantiles, make_unit, preview
 from petgan.ingest.known import code_version
-from petgan.ingest.quarantine import read_accepted
+from petgan.ingest.quarantine import read_decisions
 from petgan.ingest.scan import refusal, scan_file
 from petgan.store import Dataset
 
@@ -67,12 +67,12 @@ def test_a_projection_goes_in_once_all_its_doubtful_slices_are_accepted(tmp_path
     assert (record["images"], record["quarantine"]["pictures"]) == (2, len(doubtful))
     lines = decide(tmp_path / "out.quarantine.csv")
     assert len({line[1] for line in lines}) == len(lines) == len(doubtful)
-    accepted = read_accepted(tmp_path / "out.quarantine.csv")
+    accepted = read_decisions(tmp_path / "out.quarantine.csv")
     assert (
-        ingest(sources, output, options, workers=1, accepted=dict(sorted(accepted.items())[1:]))["images"]
+        ingest(sources, output, options, workers=1, decisions=dict(sorted(accepted.items())[1:]))["images"]
         == 2
     )
-    record = ingest(sources, output, options, workers=1, accepted=accepted)
+    record = ingest(sources, output, options, workers=1, decisions=accepted)
     assert (record["images"], record["quarantine"]["pictures"]) == (4, 0)
 
 
@@ -232,7 +232,7 @@ def test_sheets_are_drawn_again_only_for_other_pictures(tmp_path, write_series, 
     assert number == 5
     decide(tmp_path / "o.quarantine.csv")
     assert again() == (0, first)
-    assert len(read_accepted(tmp_path / "o.quarantine.csv")) == 5
+    assert len(read_decisions(tmp_path / "o.quarantine.csv")) == 5
     sheet.unlink()
     assert again() == (5, first)
     write_series("scans/doubtful", doubtful=range(5), SeriesInstanceUID="1.2.3", ImageComments="other")
@@ -255,6 +255,36 @@ def test_sheets_show_what_the_list_names_whatever_was_there(tmp_path, write_seri
     assert sheets[0] != sheets[1]
 
 
+def test_a_damaged_quarantine_list_is_told_of_before_any_work(tmp_path, write_series, monkeypatch):
+    source = write_series("one", doubtful=[0])
+    ingest([source], tmp_path / "o.h5", SMALL, workers=1)
+    path = tmp_path / "o.quarantine.csv"
+    path.write_text(path.read_text().rstrip("\n") + "acept\n")
+    before = {file: file.read_bytes() for file in tmp_path.glob("o.*") if file.is_file()}
+    monkeypatch.setattr("petgan.ingest.pipeline.plan_with", None)
+    with pytest.raises(ConfigError, match="line 2 .* unknown decision"):
+        ingest([source], tmp_path / "o.h5", SMALL, workers=1)
+    assert {file: file.read_bytes() for file in tmp_path.glob("o.*") if file.is_file()} == before
+
+
+def test_of_a_file_with_several_images_those_go_in_that_are_accepted(tmp_path, write_series):
+    planes = [((0.0, 0.0, 2.0 * k), (1.0, 0.0, 0.0), (0.0, 1.0, 0.0)) for k in range(3)]
+    stored = np.stack([pet_slice(k) for k in range(3)])
+    data = multi_frame_pet(stored, ["1"] * 3, planes, BurnedInAnnotation="YES", PatientID="c")
+    (tmp_path / "multi").mkdir()
+    data.save_as(tmp_path / "multi/all.dcm", enforce_file_format=True)
+    sources = [tmp_path / "multi", write_series("fine", PatientID="another", SeriesInstanceUID="1.2.3")]
+    path = tmp_path / "o.quarantine.csv"
+    ingest(sources, tmp_path / "o.h5", SMALL, workers=1)
+    words = ["accept", "reject", ""]
+    head, *lines = path.read_text().splitlines()
+    path.write_text("\n".join([head, *map("".join, zip(lines, words, strict=True))]))
+    for _ in range(2):
+        record = ingest(sources, tmp_path / "o.h5", SMALL, workers=1, decisions=read_decisions(path))
+        assert (record["images"], record["quarantine"]["accepted"]) == (6, 1)
+        assert sorted(one.word for one in read_decisions(path).values()) == sorted(words)
+
+
 def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dicom):
     y, x = np.mgrid[:600, :400]
     film = np.where(((y - 300) / 220) ** 2 + (x / 200) ** 2 < 1, 1200, 0).astype(np.uint16)
@@ -264,8 +294,8 @@ def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dic
         ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1)
     decide(tmp_path / "o.quarantine.csv")
     for _ in range(2):
-        accepted = read_accepted(tmp_path / "o.quarantine.csv")
-        record = ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1, accepted=accepted)
+        accepted = read_decisions(tmp_path / "o.quarantine.csv")
+        record = ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1, decisions=accepted)
         assert (record["images"], record["quarantine"]["accepted"]) == (1, 1)
     assert len(decide(tmp_path / "o.quarantine.csv")) == 1
 
@@ -275,19 +305,20 @@ def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_se
     write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
     ingest([source], output, SMALL, workers=1)
     decide(tmp_path / "o.quarantine.csv")
-    accepted = read_accepted(tmp_path / "o.quarantine.csv")
-    whole = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    accepted = read_decisions(tmp_path / "o.quarantine.csv")
+    whole = ingest([source], output, SMALL, workers=1, decisions=accepted)
     assert whole["quarantine"] == {"accepted": 1, "by_reason": {}, "pictures": 0}
-    (name,) = accepted
+    ((name, _),) = accepted
     (changed,) = [
         p for p in source.rglob("*.dcm") if load_key().name(p.relative_to(source).as_posix()) == name
     ]
     data = dcmread(changed)
     data.PixelData = bytes(len(data.PixelData))
     data.save_as(changed)
-    record = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    record = ingest([source], output, SMALL, workers=1, decisions=accepted)
     assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
-    assert read_accepted(tmp_path / "o.quarantine.csv") == {}
+    (decision,) = read_decisions(tmp_path / "o.quarantine.csv").values()
+    assert decision.word == ""
 
 
 def test_what_petgan_wrote_beside_its_sources_is_no_source(tmp_path, pictures):

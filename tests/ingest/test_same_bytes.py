@@ -14,7 +14,7 @@ from pydicom.uid import SecondaryCaptureImageStorage
 
 from ingest.test_pipeline import decide
 from petgan.ingest import Options, cache_folder, ingest
-from petgan.ingest.quarantine import read_accepted
+from petgan.ingest.quarantine import read_decisions
 
 pytestmark = pytest.mark.slow
 
@@ -148,9 +148,9 @@ def test_with_pictures_that_were_accepted(tmp_path, request, kind, options):
     first = tmp_path / "first" / "o.h5"
     waiting = ingest([source], first, options, workers=1)
     decide(tmp_path / "first" / "o.quarantine.csv")
-    accepted = read_accepted(tmp_path / "first" / "o.quarantine.csv")
+    accepted = read_decisions(tmp_path / "first" / "o.quarantine.csv")
     assert accepted
-    record = ingest([source], first, options, workers=1, accepted=accepted)
+    record = ingest([source], first, options, workers=1, decisions=accepted)
     assert record["images"] > waiting["images"]
     assert record["quarantine"]["accepted"] > 0
     for workers in WORKERS:
@@ -161,7 +161,7 @@ def test_with_pictures_that_were_accepted(tmp_path, request, kind, options):
                 output,
                 options,
                 workers=workers,
-                accepted=dict(sorted(accepted.items(), reverse=True)),
+                decisions=dict(sorted(accepted.items(), reverse=True)),
             )
             assert_same(written(output), written(first))
 
