@@ -166,7 +166,9 @@ def _say_plan(plan: Plan) -> int:
     patients = len({picture.frames[0].patient for picture in plan.pictures})
     print(f"would take {len(plan.pictures)} images ({_listed(formats)}) of {patients} patients")
     if plan.waiting:
-        print(f"{len(plan.waiting)} images may have text in their pixels, and would wait for a person")
+        print(
+            f"{len(plan.waiting)} images may have text in their pixels, and wait till a person accepts them"
+        )
     films = plan.options.modality == "mammogram" and any(
         picture.frames[0].header.collection in FILMS for picture in plan.pictures
     )
@@ -203,9 +205,13 @@ def _say_record(record: Mapping[str, Any], output: Path, options: Options) -> No
         lists = output.with_suffix(".quarantine.csv")
         print(
             f"warning: {waiting} images are kept out, in quarantine: look at {lists.with_suffix('.png')}, "
-            f"write 'accept' into {lists} beside those that may go in, and add --accept-quarantined {lists}",
+            f"write 'accept' or 'reject' into {lists} beside each, and add --accept-quarantined {lists}",
             file=sys.stderr,
         )
+    rejected = record["quarantine"]["rejected"]
+    if rejected:
+        images = "1 image that was" if rejected == 1 else f"{rejected} images that were"
+        print(f"left out {images} rejected out of quarantine")
     refused = record["refused"]["files"]
     if refused:
         files = "1 file was" if refused == 1 else f"{refused} files were"

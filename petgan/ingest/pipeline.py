@@ -121,12 +121,14 @@ def ingest(
     if output.is_dir():
         raise ConfigError(f"{output} is a folder", hint=f"name a file to write, such as {output / 'data.h5'}")
     _check_writable(output)
-    quarantine.decisions_beside(output.with_suffix(""))  # a damaged list is told of before any work
+    beside = quarantine.decisions_beside(output.with_suffix(""))  # a damaged list is told of before any work
+    rejected = {which: one for which, one in beside.items() if one.word == quarantine.REJECT}
+    given = {which: one for which, one in (decisions or {}).items() if one.word}
     key = load_key(key_file)
     warn_of_key_beside(output, key_file)
     pool = worker_pool(workers or _cores(), isolated=isolated or workers is None)
     with pool as run_all, Cache(cache_folder(output)) as cache:
-        decided = _Decided(decisions or {}, Contents(cache, key))
+        decided = _Decided({**rejected, **given}, Contents(cache, key))
         plan = plan_with(sources, options or Options(), key, cache, decided, run_all, progress, output)
         work = _Work(plan, key, cache, decided, run_all, progress, refuse)
         try:
@@ -160,8 +162,7 @@ class _Decided:
     """What a person has decided on an image, if its file is still as it was looked at."""
 
     def __init__(self, decisions: Mapping[quarantine.Which, quarantine.Decision], reader: Contents) -> None:
-        self.decisions = {which: decision for which, decision in decisions.items() if decision.word}
-        self.reader = reader
+        self.decisions, self.reader = decisions, reader
 
     def word(self, frame: Frame) -> str:
         decision = self.decisions.get((frame.id, frame.index))
@@ -193,7 +194,7 @@ class _Work:
             self._refused(source, reason)
         for picture in plan.waiting:
             reasons = [frame.header.quarantine for frame in picture.frames if frame.header.quarantine]
-            self._tally.waiting.append((picture, reasons[0]))
+            self._keep_out(picture, reasons[0])
         self._tally.accepted += plan.accepted
 
     def write(self, output: Path) -> dict[str, Any]:
@@ -227,8 +228,9 @@ class _Work:
 
     def write_quarantine(self, output: Path) -> None:
         """The list of what a person has to look at, or has looked at, and its sheets."""
-        doubtful = [picture for picture, _ in self._tally.waiting] + self._tally.accepted
-        reasons = [reason for _, reason in self._tally.waiting] + [ACCEPTED] * len(self._tally.accepted)
+        kept_out = self._tally.waiting + self._tally.rejected
+        doubtful = [picture for picture, _ in kept_out] + self._tally.accepted
+        reasons = [reason for _, reason in kept_out] + [ACCEPTED] * len(self._tally.accepted)
         previews = iter(self._run_all(preview, doubtful))
         with self._progress("previews", "pictures") as show:
 
@@ -281,18 +283,19 @@ class _Work:
                         self._refused(picture.frames[0].id, outcome.reason)
                     elif outcome.text and not self._has_been_seen(picture):
                         reason = TEXT_LEFT if self._plan.options.mask_film else TEXT_ON_FILM
-                        self._tally.waiting.append((picture, reason))
+                        self._keep_out(picture, reason)
                     else:
                         self._tally.taken.append((row, picture))
                         self._tally.quantiles[row.collection].append(outcome.quantiles)
                         self._fingerprints.append(outcome.fingerprint)
                         yield row, outcome.pixels
         if not self._tally.taken:
-            refused, waiting = len(self._tally.refused), len(self._tally.waiting)
+            tally = self._tally
             raise InputError(
-                f"no image is left to be taken, so no dataset was written: {refused} files were refused, and "
-                f"{waiting} pictures wait for a person to look at them (see the quarantine's list and sheets "
-                "beside the dataset's place, and --accept-quarantined)"
+                f"no image is left to be taken, so no dataset was written: {len(tally.refused)} files were "
+                f"refused, {len(tally.rejected)} pictures rejected by a person, and {len(tally.waiting)} "
+                "pictures wait for a person to look at them (see the quarantine's list and sheets beside the "
+                "dataset's place, and --accept-quarantined)"
             )
 
     def _units(self) -> list[Unit]:
@@ -336,6 +339,10 @@ class _Work:
             view=picture.view,
             collection=frame.header.collection,
         )
+
+    def _keep_out(self, picture: Picture, reason: str) -> None:
+        is_rejected = self._decided.word(picture.frames[0]) == quarantine.REJECT
+        (self._tally.rejected if is_rejected else self._tally.waiting).append((picture, reason))
 
     def _has_been_seen(self, picture: Picture) -> bool:
         seen = self._decided(picture.frames[0])

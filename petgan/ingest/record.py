@@ -33,6 +33,8 @@ class Tally:
         Reasons by the file's id.
     waiting : list of (Picture, str)
         What a person has to look at, and why.
+    rejected : list of (Picture, str)
+        What a person has looked at, and left out; and why it was to be looked at.
     accepted : list of Picture
         What a person has looked at, and let in.
     quantiles : dict of str to list of ndarray (68,)
@@ -46,6 +48,7 @@ class Tally:
     taken: list[tuple[Row, Picture]] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
     waiting: list[tuple[Picture, str]] = field(default_factory=list)
+    rejected: list[tuple[Picture, str]] = field(default_factory=list)
     accepted: list[Picture] = field(default_factory=list)
     quantiles: defaultdict[str, list[np.ndarray]] = field(default_factory=lambda: defaultdict(list))
     duplicates: list[tuple[str, str, bool, bool]] = field(default_factory=list)
@@ -98,6 +101,7 @@ def make_record(
             "pictures": len(tally.waiting),
             "by_reason": _counts(reason for _, reason in tally.waiting),
             "accepted": len(tally.accepted),
+            "rejected": len(tally.rejected),
         },
         "duplicates": {
             "pairs": len(tally.duplicates),

@@ -196,11 +196,14 @@ class Ingest:
             yield Finding(
                 f"{_were(accepted, 'picture')} accepted out of quarantine by a person, and went in."
             )
+        rejected = quarantine.get("rejected") or 0
+        if rejected:
+            yield Finding(f"{_were(rejected, 'picture')} rejected by a person, and stayed out.")
         if not waiting:
             yield Finding("Nothing waits in quarantine.")
             return
         path = self.dataset.path
-        last = math.ceil((waiting + accepted) / PER_SHEET)
+        last = math.ceil((waiting + rejected + accepted) / PER_SHEET)
         sheets = [sheet_file(path.with_suffix(""), number).name for number in (1, last)[: min(2, last)]]
         decisions = list_file(path.with_suffix("")).name
         yield Finding(

@@ -282,7 +282,41 @@ def test_of_a_file_with_several_images_those_go_in_that_are_accepted(tmp_path, w
     for _ in range(2):
         record = ingest(sources, tmp_path / "o.h5", SMALL, workers=1, decisions=read_decisions(path))
         assert (record["images"], record["quarantine"]["accepted"]) == (6, 1)
+        assert (record["quarantine"]["pictures"], record["quarantine"]["rejected"]) == (1, 1)
         assert sorted(one.word for one in read_decisions(path).values()) == sorted(words)
+
+
+def test_what_was_rejected_waits_no_more(tmp_path, write_series):
+    """With the list given, or only there."""
+    write_series("scans/doubtful", doubtful=[0, 1], SeriesInstanceUID="1.2.3")
+    write_series("scans/fine", PatientID="another")
+    path = tmp_path / "o.quarantine.csv"
+
+    def again(**options):
+        record = ingest([tmp_path / "scans"], tmp_path / "o.h5", SMALL, workers=1, **options)
+        return record["quarantine"]["pictures"], record["quarantine"]["rejected"]
+
+    assert again() == (2, 0)
+    decide(path, "reject")
+    decisions = read_decisions(path)
+    assert again() == again(decisions=decisions) == (0, 2)
+    decide(path, "")
+    assert again(decisions=read_decisions(path)) == (2, 0)
+    path.unlink()
+    assert again(decisions=dict(sorted(decisions.items())[:1])) == (1, 1)
+    assert sorted(one.word for one in read_decisions(path).values()) == ["", "reject"]
+
+
+def test_a_film_that_was_rejected_waits_no_more(tmp_path, write_picture):
+    y, x = np.mgrid[:600, :400]
+    film = np.where(((y - 300) / 220) ** 2 + (x / 200) ** 2 < 1, 120, 0).astype(np.uint8)
+    write_picture("films/one/a.png", film)
+    film[40:90, 280:350] = 230  # a label
+    write_picture("films/two/a.png", film)
+    for expected in ((1, 0), (0, 1)):
+        record = ingest([tmp_path / "films"], tmp_path / "o.h5", SMALL, workers=1)
+        assert (record["quarantine"]["pictures"], record["quarantine"]["rejected"]) == expected
+        decide(tmp_path / "o.quarantine.csv", "reject")
 
 
 def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dicom):
@@ -307,7 +341,7 @@ def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_se
     decide(tmp_path / "o.quarantine.csv")
     accepted = read_decisions(tmp_path / "o.quarantine.csv")
     whole = ingest([source], output, SMALL, workers=1, decisions=accepted)
-    assert whole["quarantine"] == {"accepted": 1, "by_reason": {}, "pictures": 0}
+    assert whole["quarantine"] == {"accepted": 1, "by_reason": {}, "pictures": 0, "rejected": 0}
     ((name, _),) = accepted
     (changed,) = [
         p for p in source.rglob("*.dcm") if load_key().name(p.relative_to(source).as_posix()) == name

@@ -108,7 +108,8 @@ def _make(folder, dtype="uint8", window="stored:10,200", collections=tuple(VIEWS
         "skipped": {"no image": 431, "DICOM without an image": 433},
         "refused": {"files": 1023, "by_reason": {"is empty": 439, HOSTILE: 443, "is in colours": 141},
                     "sources": [{"source": "0" * 16, "reason": "is empty"}]},
-        "quarantine": {"pictures": 449, "by_reason": {"is a secondary capture": 449}, "accepted": 457},
+        "quarantine": {"pictures": 449, "by_reason": {"is a secondary capture": 449}, "accepted": 457,
+                       "rejected": 461},
         "duplicates": {"pairs": 24, "exact": 11, "across_patients": 13, "groups": 17,
                        "sources": [[f"{n:016x}", f"{n + 100:016x}"] for n in range(24)]},
         "histograms": {
@@ -165,7 +166,7 @@ def test_it_fetches_nothing_and_runs_nothing(page, parsed):
 
 def test_no_other_file_is_named_and_what_the_record_says_is_text(page, parsed):
     named = re.findall(r"[\w.-]*doe-jane[\w.-]*", page.read_text(encoding="utf-8"))
-    suffixes = ("h5", "ingest.json", "ingest.cache", "quarantine.csv", "quarantine.png", "quarantine-10.png")
+    suffixes = ("h5", "ingest.json", "ingest.cache", "quarantine.csv", "quarantine.png", "quarantine-14.png")
     assert {name.rstrip(".") for name in named} == {f"doe-jane.{suffix}" for suffix in suffixes}
     assert str(page.parent) not in page.read_text(encoding="utf-8")
     assert HOSTILE in parsed.text
@@ -190,6 +191,7 @@ def test_the_summary(parsed):
     assert "petgan ingest SOURCE --output doe-jane.h5 --accept-quarantined doe-jane.quarantine.csv" in text
     assert "petgan dataset audit doe-jane.h5 FOLDER --source SOURCE" in text
     assert "457 pictures were accepted out of quarantine" in text
+    assert "461 pictures were rejected by a person" in text
     assert "864 files were skipped" in text
     assert "24 pairs of images that are the same, or nearly: 11 in every pixel, 13 across patients." in text
     assert "is it one patient with two names?" in text
