@@ -15,6 +15,7 @@ from scipy import ndimage
 
 WORK = 256  # long side of the copy that things are found on
 DARK = 0.25  # the background's level lies below this share of the range
+BRIGHT, EVEN = 0.75, 0.05  # the same, of a page: above and within these shares of the range
 LEGIBLE = 128  # pixels: on a film that is shown smaller nobody reads a label
 SMALLEST = 0.03  # share of the film that a breast takes at least
 
@@ -81,8 +82,9 @@ def has_text(grey: np.ndarray, seen: Look | None = None) -> bool:
 
     One mark is enough, a plate (compact, bright, on dark film) or a letter (small and crisp), since a missed
     name is worse than a second look; so scratches and dust may count too. Blind to writing upon the breast,
-    to what reaches the film's very edge, and to letters of less than two hundredths of the long side;
-    pictures below `LEGIBLE` pixels have none that can be read.
+    to what reaches the film's very edge, to letters of less than two hundredths of the long side, to dark
+    ones on a bright ground (see `is_page`), and where no breast is found; pictures below `LEGIBLE` pixels
+    have none that can be read.
     """
     if min(grey.shape) < LEGIBLE:
         return False
@@ -90,16 +92,34 @@ def has_text(grey: np.ndarray, seen: Look | None = None) -> bool:
     return found is not None and _has_marks(found)
 
 
+def is_page(grey: np.ndarray, seen: Look | None = None) -> bool:
+    """Whether the ground is bright and even: a page, a screenshot, or a picture that is dark on bright.
+
+    A film's is dark, and tissue that reaches the edges is not even. Of the 160 films of mini-MIAS, 480
+    patches out of them, 160 phantoms of films and 48 of PET none counts, mirrored or not; of their negatives
+    156 films, 126 phantoms of films and all of PET do. Writing itself is not looked for: `has_text` gives 21
+    false alarms on the negatives of the 160 films.
+    """
+    return max(grey.shape) >= LEGIBLE and (seen or look(grey)).is_page
+
+
 @dataclass(frozen=True)
 class Look:
     """What was found on a picture; None where no breast is."""
 
     found: _Found | None
+    is_page: bool
 
 
 def look(grey: np.ndarray) -> Look:
     """Find film and breast once for all that is asked of a picture (h, w) float32."""
-    return Look(_find(grey))
+    small, step = _reduced(grey)
+    low, high = float(small.min()), float(np.percentile(small, 99))
+    if not high > low:
+        return Look(None, False)
+    values = np.clip((small - low) / (high - low), 0, 1)
+    film = _film(values)
+    return Look(_find(values, step, film), _has_bright_ground(values[film]))
 
 
 # --- finding ---------------------------------------------------------------------------------------------
@@ -117,13 +137,7 @@ class _Found:
     level: float
 
 
-def _find(grey: np.ndarray) -> _Found | None:
-    small, step = _reduced(grey)
-    low, high = float(small.min()), float(np.percentile(small, 99))
-    if not high > low:
-        return None
-    values = np.clip((small - low) / (high - low), 0, 1)
-    film = _film(values)
+def _find(values: np.ndarray, step: int, film: tuple[slice, slice]) -> _Found | None:
     inside = values[film]
     smooth = ndimage.gaussian_filter(inside, 1)
     level, noise = _background(smooth)
@@ -163,6 +177,15 @@ def _film(values: np.ndarray) -> tuple[slice, slice]:
             slice(int(where[0]), int(where[-1]) + 1) if len(where) else slice(0, values.shape[1 - axis])
         )
     return out[0], out[1]
+
+
+def _has_bright_ground(inside: np.ndarray) -> bool:
+    """Whether the rim is bright, and most of it alike."""
+    width = max(1, round(0.02 * max(inside.shape)))
+    edges = (inside[:width], inside[-width:], inside[:, :width], inside[:, -width:])
+    rim = np.concatenate([edge.ravel() for edge in edges])
+    level = float(np.median(rim))
+    return level > BRIGHT and float((np.abs(rim - level) < EVEN).mean()) > 0.6
 
 
 def _background(smooth: np.ndarray) -> tuple[float, float]:

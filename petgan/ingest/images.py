@@ -145,6 +145,7 @@ class _Series:
         seen = film.look(values)
         found = seen.found is not None
         text = film.has_text(values, seen) if is_film else False
+        is_page = header.collection == "other" and film.is_page(values, seen)
         out = values
         if how.mask_film:
             out, _ = film.mask_film(values, seen)
@@ -153,7 +154,7 @@ class _Series:
         unreadable = not found and (is_film if how.mask_film else header.collection in SURE_FILMS)
         if how.orient == "left":
             out = film.orient_left(out, _side(picture.view), seen)
-        return out, text or unreadable
+        return out, text or unreadable or is_page
 
     def _values(self, picture: Picture) -> tuple[np.ndarray, tuple[float, float] | None]:
         frames = picture.frames

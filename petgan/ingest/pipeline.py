@@ -29,8 +29,12 @@ from petgan.ingest.split import assign_splits
 from petgan.runs import disk_errors, file_digest, write_json
 from petgan.store import Row, write_dataset
 
-TEXT_ON_FILM = "may have writing beside the breast, as a film's label (--mask-film blacks it out)"
-TEXT_LEFT = "shows no breast that could be found, or writing that the mask has left"
+TEXT_ON_FILM = (
+    "may have writing beside the breast, as a film's label (--mask-film blacks it out), or on a bright ground"
+)
+TEXT_LEFT = (
+    "shows no breast that could be found, writing that the mask has left, or a bright ground, as of a page"
+)
 ACCEPTED = "has been accepted"
 
 Refuse = Callable[[str, str], None]

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw, ImageFont
 from scipy import ndimage
 
-from petgan.ingest.film import _grown, _worn, chest_wall, has_text, mask_film, orient_left
+from petgan.ingest.film import _grown, _worn, chest_wall, has_text, is_page, mask_film, orient_left
 from petgan.phantom.mammogram import mammograms, random_woman
 
 SIZE = 256
@@ -85,6 +85,35 @@ def test_the_breast_is_kept_whole_and_what_lies_beside_it_is_black(name, seed):
 def test_text_is_noticed_where_there_is_some(name):
     for seed in range(3):
         assert has_text(draw(seed, **FILMS[name]).grey) == bool(FILMS[name].get("label"))
+
+
+@pytest.mark.parametrize("name", FILMS)
+def test_a_film_is_no_page_and_its_negative_is_one(name):
+    for seed in range(3):
+        grey = draw(seed, **FILMS[name]).grey
+        assert not is_page(grey)
+        assert not is_page(grey[:, ::-1])
+        assert is_page(255 - grey) == (name not in ("border", "streak"))  # their ground is not even
+
+
+@pytest.mark.parametrize("ground", [255, 200, 128])
+@pytest.mark.parametrize("figure", [False, True])
+def test_dark_writing_on_bright_ground_is_a_page(ground, figure):
+    page = Image.new("L", (800, 600), ground)
+    pen = ImageDraw.Draw(page)
+    if figure:
+        pen.ellipse((250, 250, 550, 550), fill=90)
+    pen.text((100, 100), "DOE^JANE 1948-02-29", fill=0, font=ImageFont.load_default(40))
+    assert is_page(np.asarray(page, np.float32))
+    assert is_page(np.pad(np.asarray(page, np.float32), 40))
+    assert not is_page(np.asarray(page.resize((100, 75)), np.float32))  # nobody reads it
+
+
+@pytest.mark.parametrize("size", [40, 128, 300])
+def test_a_patch_of_tissue_is_no_page(size):
+    noise = np.random.default_rng(size).standard_normal((size, size))
+    for smooth in (1, size / 30, size / 8):
+        assert not is_page(ndimage.gaussian_filter(noise, smooth).astype(np.float32))
 
 
 @pytest.mark.parametrize("name", FILMS)

@@ -123,6 +123,16 @@ def test_a_film_that_cannot_be_masked_stays_out(tmp_path, write_picture):
         ingest([tmp_path / "films"], tmp_path / "o.h5", options, workers=1)
 
 
+@pytest.mark.parametrize("options", [{}, {"mask_film": True}, {"orient": "left"}])
+def test_a_page_waits_for_a_person(tmp_path, write_picture, options):
+    y, x = np.mgrid[:300, :200]
+    film = np.where(((y - 150) / 110) ** 2 + (x / 100) ** 2 < 1, 120, 0).astype(np.uint8)
+    write_picture("files/one/film.png", film)
+    write_picture("files/two/page.png", 255 - np.roll(film, 50, axis=1))
+    record = ingest([tmp_path / "files"], tmp_path / "o.h5", Options(size=16, **options), workers=1)
+    assert (record["images"], record["quarantine"]["pictures"]) == (1, 1)
+
+
 def test_the_sheets_of_a_quarantine_are_no_pictures(tmp_path, write_series, write_picture):
     source = write_series("scans/pet", doubtful=range(5))
     write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
