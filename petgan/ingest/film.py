@@ -83,8 +83,8 @@ def has_text(grey: np.ndarray, seen: Look | None = None) -> bool:
     One mark is enough, a plate (compact, bright, on dark film) or a letter (small and crisp), since a missed
     name is worse than a second look; so scratches and dust may count too. Blind to writing upon the breast,
     to what reaches the film's very edge, to letters of less than two hundredths of the long side, to dark
-    ones on a bright ground (see `is_page`), and where no breast is found; pictures below `LEGIBLE` pixels
-    have none that can be read.
+    ones on a bright ground (see `is_page`), and where no breast is found; pictures whose
+    shorter side is below `LEGIBLE` pixels count as having none that can be read.
     """
     if min(grey.shape) < LEGIBLE:
         return False
