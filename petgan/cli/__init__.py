@@ -39,6 +39,8 @@ COMMANDS = {
     "synthesize": ("synthesize", "make a synthetic dataset from a finished run"),
 }
 
+_OF_PATIENTS = ("ingest", "dataset")  # they read files whose names may be patients'
+
 _WIDTH = max(map(len, COMMANDS))
 _LIST = "\n".join(f"  {name:<{_WIDTH}}  {line}" for name, (_, line) in COMMANDS.items())
 
@@ -74,6 +76,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader of a pipe has gone (| head): not a failure of ours.
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_FAILURE
+    except OSError as error:
+        if name not in _OF_PATIENTS:
+            raise
+        # What the system says may name a file; its number does not.
+        reason = os.strerror(error.errno) if error.errno else type(error).__name__
+        print(f"petgan {name}: a file or folder cannot be used: {reason}", file=sys.stderr)
         return EXIT_FAILURE
 
 

@@ -19,6 +19,7 @@ Source: DDSM's own calibration of its digitizers. The density is clipped to 0.05
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def beside(path: Path) -> list[Path]:
         return []
     stems = (mark.join(name.group(1, 2, 3)) for mark in "-_")
     cases = [path.with_name(stem + ending) for stem in stems for ending in (".ics", ".ICS")]
-    return [case for case in cases if case.is_file()]
+    return [case for case in cases if os.path.isfile(case)]  # noqa: PTH113 (pathlib's raises, with the name)
 
 
 def brightness(digitizer: str, hospital: str) -> np.ndarray:

@@ -103,7 +103,7 @@ def find_files(sources: Sequence[Path | str]) -> list[tuple[Path, str]]:
     """All files below the sources, each once, with their names below the common folder; sorted by name."""
     given = [Path(os.path.abspath(source)) for source in sources]  # noqa: PTH100 (links stay links)
     for source, path in zip(sources, given, strict=True):
-        if not path.exists():
+        if not os.path.exists(path):  # noqa: PTH110
             raise InputError(f"there is no file or folder {source}")
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
     paths = {file for path in given for file in ([path] if path.is_file() else _walk(path))}
@@ -118,8 +118,9 @@ def _walk(folder: Path) -> Iterable[Path]:
     for where, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
         found = (Path(where, name) for name in names if not name.startswith("."))
-        # No pipe and no device, whose reading might never end; a link that leads nowhere is told of later.
-        yield from (path for path in found if path.is_file() or not path.exists())
+        # No pipe and no device, whose reading might never end; a link that leads nowhere is told of later, as
+        # is what the system lets nobody look at: pathlib would raise, with the name.
+        yield from (path for path in found if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
 
 
 def _is_of(output: Path, path: Path) -> bool:
@@ -184,9 +185,9 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
     format_name = format_of(path)
     if format_name is None:
         return Skipped("no image")
-    if is_sheet(path):
-        return Skipped("sheet of an ingest's quarantine")
     try:
+        if is_sheet(path):
+            return Skipped("sheet of an ingest's quarantine")
         if path.stat().st_size == 0:
             return Refused("is empty")
         with mute():
@@ -196,7 +197,7 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
         return refusal(error)
 
 
-_NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ESTALE)
+_NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE)
 
 
 def refusal(error: Exception) -> Refused:

@@ -13,6 +13,7 @@ from pydicom import dcmread
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from ingest.conftest import multi_frame_pet
+from petgan import cli
 from petgan.errors import ConfigError, DiskError, InputError
 from petgan.ingest import Options, ingest, make_plan
 from petgan.ingest.deidentify import load_key
@@ -403,3 +404,43 @@ def test_pipes_and_links_that_lead_nowhere_hold_nothing_up(tmp_path, pictures):
 def test_images_of_the_other_modality_only_are_told_of(tmp_path, write_series):
     with pytest.raises(InputError, match="5 are of the other modality"):
         ingest([write_series()], tmp_path / "o.h5", Options(modality="mammogram"), workers=1)
+
+
+def test_what_the_system_lets_nobody_look_at_is_refused_without_its_name(tmp_path, pictures, capfd):
+    """Links too long to be followed: pathlib raises of them, as of files in a folder of mode r--."""
+    first = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
+    film = np.zeros((64, 64), ">u2").tobytes()
+    (pictures / "woman-0/A_1141_1.LEFT_CC.LJPEG.1").write_bytes(film)  # refused, too: it has no case
+    shutil.copy(pictures / "woman-0/L.png", pictures / "woman-0/a.quarantine.png")
+    for name in ("DOE_JANE.png", "A-1141-1.ics", "a.quarantine.csv"):
+        (pictures / "woman-0" / name).symlink_to("x" * 300)
+    arguments = ["ingest", str(pictures), "--output", str(tmp_path / "o.h5"), "--size=16", "--workers=1"]
+    assert cli.main(arguments) == 2
+    with Dataset(tmp_path / "o.h5") as dataset:
+        assert len(dataset) == first["images"]
+    err = capfd.readouterr().err
+    refused = dict(line.split(" ", 2)[1:] for line in err.splitlines() if line.startswith("refused: "))
+    names = ("DOE_JANE.png", "A_1141_1.LEFT_CC.LJPEG.1", "a.quarantine.png")
+    assert set(refused) == {load_key().name(f"woman-0/{name}") for name in names}
+    assert refused[load_key().name("woman-0/DOE_JANE.png")].startswith("cannot be opened")
+    assert not any(word in err for word in ("DOE", "1141", "Traceback", "xxx"))
+
+
+@pytest.mark.parametrize("command", ["ingest", "dataset"])
+def test_an_error_of_the_system_is_one_sentence_without_a_name(
+    tmp_path, pictures, monkeypatch, capfd, command
+):
+    def fail(*arguments, **options):
+        raise PermissionError(13, "Permission denied", "/clinic/DOE_JANE")
+
+    monkeypatch.setattr("petgan.ingest.scan.os.walk", fail)
+    source = ["--source", str(pictures)]
+    arguments = {
+        "ingest": ["ingest", str(pictures), "--output", str(tmp_path / "o.h5"), "--workers=1"],
+        "dataset": ["dataset", "find", "0" * 16, *source],
+    }
+    load_key()
+    assert cli.main(arguments[command]) == 1
+    assert capfd.readouterr().err.splitlines()[-1] == (
+        f"petgan {command}: a file or folder cannot be used: Permission denied"
+    )
