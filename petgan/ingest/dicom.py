@@ -256,6 +256,13 @@ _META_BYTES = 4096  # in which the transfer syntax is named
 _BEFORE_META = 128 + 4 + 12  # preamble, prefix, and FileMetaInformationGroupLength itself
 
 
+#: Defined terms of Units (0054,1001), PS3.3 C.8.9.1.
+UNITS = frozenset((
+    "CNTS", "NONE", "CM2", "CM2ML", "PCNT", "CPS", "BQML", "MGMINML", "UMOLMINML", "MLMING", "MLG", "1CM",
+    "UMOLML", "PROPCNTS", "PROPCPS", "MLMINML", "MLML", "GML", "STDDEV",
+))  # fmt: skip
+
+
 @dataclass(frozen=True)
 class _Parsed:
     """What does not have to be read anew for each frame of a file."""
@@ -372,7 +379,7 @@ def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
             "turned round"
         )
     fields: dict[str, Any] = {
-        "units": str(data.get("Units") or "unknown").lower(),
+        "units": _units(data),
         "spacing": _spacing(data, index, "PixelSpacing"),
         "collection": "pet",
     }
@@ -389,6 +396,12 @@ def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
         "plane": _plane(data, index),
         "series": str(data.get("SeriesInstanceUID") or data.SOPInstanceUID),
     }
+
+
+def _units(data: Dataset) -> str:
+    """Out of DICOM's own list: what else stands there may be anything, and would go into the dataset."""
+    units = str(data.get("Units") or "").upper()
+    return units.lower() if units in UNITS else "unknown"
 
 
 def _is_projection(data: Dataset, index: int) -> bool:

@@ -2,7 +2,8 @@
 
 Of a file that has not changed the headers are kept, sealed and in the dataset's units. A series is known only
 as a whole: its units follow from all of its slices, so with one that is new, changed or gone all are read
-again. What was refused is not kept, and tried again. Nothing of it tells whose the files are.
+again. A copy is in no units: it is known as one, and read once it is none any more. What else was refused is
+not kept, and tried again. Nothing of it tells whose the files are.
 """
 
 from __future__ import annotations
@@ -61,6 +62,7 @@ class Known:
 
     def __init__(self, cache: Cache | None, key: Key, asked: str) -> None:
         self._cache, self._key, self._asked = cache, key, asked
+        self.copies: set[str] = set()  # ids of known files that were refused as copies
 
     def of(self, files: Iterable[File]) -> dict[str, list[Frame]]:
         """The frames of all files that are known, by the file's id."""
@@ -72,21 +74,25 @@ class Known:
                 kept = json.loads(content)
                 found[file.id] = [_frame(file, entry) for entry in kept["frames"]]
                 series[file.id] = kept["series"]
+                if kept["copy"]:
+                    self.copies.add(file.id)
         whole = _digests(self._key, [frame for frames in found.values() for frame in frames])
         return {
             id: frames for id, frames in found.items() if all(whole[_series(f)] == series[id] for f in frames)
         }
 
-    def keep(self, frames: Sequence[Frame]) -> None:
-        """Remember all frames of some series."""
+    def keep(self, frames: Sequence[Frame], copies: Sequence[Frame] = ()) -> None:
+        """Remember all frames of some series, and those that were refused as copies."""
         if self._cache is None:
             return
         files: defaultdict[str, list[Frame]] = defaultdict(list)
-        for frame in frames:
+        for frame in (*frames, *copies):
             files[frame.stamp].append(frame)
-        whole = _digests(self._key, frames)
+        whole = _digests(self._key, (*frames, *copies))
+        refused = {frame.stamp for frame in copies}
         for stamp, ours in files.items():
             content = {
+                "copy": stamp in refused,
                 "series": whole[_series(ours[0])],
                 "frames": [
                     {

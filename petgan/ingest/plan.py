@@ -187,7 +187,7 @@ def plan_with(
         )
     frames = _of_kind(frames, options.kind, found.skipped)
     fresh = in_units([frame for frame in frames if frame.id not in found.known], options.units, found.refused)
-    known.keep(fresh + [frame for frame in found.copies if frame.id not in found.known])
+    known.keep(fresh, [frame for frame in found.copies if frame.id not in found.known])
     read = {(frame.id, frame.index): frame for frame in fresh}
     frames = [read.get((f.id, f.index), f) for f in frames if f.id not in found.refused]
     units = _only_one("unit", (frame.header.units for frame in frames), hint="choose with --units")

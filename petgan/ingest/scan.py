@@ -8,7 +8,7 @@ from __future__ import annotations
 import errno
 import os
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -78,19 +78,22 @@ def find_images(
     files = [file for file in _files(sources, key) if output is None or not _is_of(output, file.path)]
     findings = Findings(files=len(files))
     frames = known.of(files)
-    new = [file for file in files if file.id not in frames]
-    news: set[str] = set()
-    for file, frame in _read(new, findings, key, run_all, show, len(files)):
-        frames.setdefault(file.id, []).append(frame)
-        news.add(frame.series)
-    ids = {file.id for file in new}
-    stale = [f for f in files if f.id not in ids and any(frame.series in news for frame in frames[f.id])]
-    frames.update({file.id: [] for file in stale})
-    for file, frame in _read(stale, findings, key, run_all, show, len(files)):
-        frames[file.id].append(frame)
+    findings.known = set(frames)
+    stale = {file.id for file in files} - set(frames)
+    series: set[str] = set()  # of what has been read
+    while True:
+        findings.known -= stale
+        frames.update({id: [] for id in stale})
+        those = [file for file in files if file.id in stale]
+        for file, frame in _read(those, findings, key, run_all, show, len(files)):
+            frames[file.id].append(frame)
+            series.add(frame.series)
+        stale = {id for id in findings.known if any(frame.series in series for frame in frames[id])}
+        stale |= findings.known & (_copies(files, frames) ^ known.copies)
+        if not stale:
+            break
     show(len(files), len(files))
-    findings.known = {file.id for file in files} - ids - {file.id for file in stale}
-    found = [(file, frame) for file in files for frame in frames.get(file.id, ())]
+    found = [(file, frame) for file in files for frame in frames[file.id]]
     found = _without_copies(found, findings)
     nameless = [file.name for file, frame in found if frame.header.patient is None]
     by_collection = any(frame.header.collection in NAMED for _, frame in found)
@@ -212,6 +215,18 @@ def refusal(error: Exception) -> Refused:
 
 
 Found = tuple[File, Frame]
+
+
+def _copies(files: Sequence[File], frames: Mapping[str, Sequence[Frame]]) -> set[str]:
+    """Ids of the files of which an image is in a file before them, too."""
+    seen: set[str] = set()
+    found = set()
+    for file in files:
+        instances = {frame.header.instance for frame in frames[file.id] if frame.header.instance}
+        if not seen.isdisjoint(instances):
+            found.add(file.id)
+        seen |= instances
+    return found
 
 
 def _without_copies(found: Sequence[Found], findings: Findings) -> list[Found]:

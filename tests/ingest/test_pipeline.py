@@ -444,3 +444,48 @@ def test_an_error_of_the_system_is_one_sentence_without_a_name(
     assert capfd.readouterr().err.splitlines()[-1] == (
         f"petgan {command}: a file or folder cannot be used: Permission denied"
     )
+
+
+def uid(k, series):
+    return {"SOPInstanceUID": f"1.2.{k}", "SeriesInstanceUID": series}
+
+
+@pytest.mark.parametrize("series", ["1.2.3", "1.2.4"])
+def test_copies_whose_originals_have_gone_are_read_again(tmp_path, write_dicom, series):
+    """Copies under another patient, in the same series and in one of their own, read in SUV."""
+
+    def write(folder, patient, series):
+        for k in range(4):
+            place = {"ImagePositionPatient": ["0", "0", str(2 * k)], "PixelSpacing": ["2", "2"]}
+            write_dicom(f"s/{folder}/{k}.dcm", pet_slice(k), PatientID=patient, **uid(k, series), **place)
+
+    def agree():
+        records = [ingest([tmp_path / "s"], tmp_path / f"{name}.h5", options, workers=1) for name in "of"]
+        shutil.rmtree(tmp_path / "f.ingest.cache")
+        assert (tmp_path / "o.h5").read_bytes() == (tmp_path / "f.h5").read_bytes()
+        assert records[0] == records[1]
+        return records[0]["images"], records[0]["refused"]["files"], records[0]["dataset"]["units"]
+
+    options = Options(size=16, dtype="float32")
+    write("anon", "B", "1.2.3")
+    write("orig", "A", series)
+    assert agree() == agree() == (4, 4, "suvbw")
+    (tmp_path / "s/anon/3.dcm").unlink()  # its copy goes in
+    assert agree() == (4, 3, "suvbw")
+    shutil.rmtree(tmp_path / "s/anon")
+    assert agree() == (4, 0, "suvbw")
+    write("anon", "B", "1.2.3")
+    assert agree() == (4, 4, "suvbw")
+
+
+@pytest.mark.parametrize(
+    ("units", "known"), [("DOE JANE", "unknown"), ("BQML", "bqml"), ("STDDEV", "stddev")]
+)
+def test_units_come_from_dicom_s_list(tmp_path, write_series, units, known):
+    source = write_series("scans", Units=units)
+    shutil.copytree(source, source / "copies")
+    record = ingest([source], tmp_path / "o.h5", Options(size=16, units="stored"), workers=1)
+    assert record["dataset"]["units"] == "stored"
+    (_, headers) = scan_file(source / "a.dcm")
+    assert headers[0].units == known
+    assert not any(b"DOE JANE" in path.read_bytes().upper() for path in tmp_path.glob("o.*/*"))
