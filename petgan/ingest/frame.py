@@ -110,7 +110,7 @@ class Frame:
         Keyed hash of the file's name below the given folder, 16 hexadecimal digits: how messages and
         records call the file.
     stamp : str
-        Keyed hash of name, size and time of change: another stamp, another content.
+        Keyed hash of name, size and times of change: another stamp, another content.
     format : str
         A name in `FORMATS`.
     index : int

@@ -109,28 +109,27 @@ class Known:
 
 
 class Contents:
-    """What files hold, as keyed hashes; those that have not changed are not read again."""
+    """What files hold, as keyed hashes. Decisions of a person hang on it, so each run reads them itself, once."""
 
-    def __init__(self, cache: Cache | None, key: Key) -> None:
-        self._cache, self._key = cache, key
+    def __init__(self, key: Key) -> None:
+        self._key = key
+        self._found: dict[str, str] = {}
 
     def of(self, frame: Frame) -> str:
         """16 hexadecimal digits for the bytes of a frame's file; nothing if it cannot be read."""
-        place = self._key.place("content of", frame.stamp)
-        kept = self._cache and self._cache.get(place)
-        if kept:
-            return kept.decode()
+        if frame.id not in self._found:
+            self._found[frame.id] = self._read(frame.path)
+        return self._found[frame.id]
+
+    def _read(self, path: Path) -> str:
         digest = hashlib.sha256()
         try:
-            with open(frame.path, "rb") as file:
+            with open(path, "rb") as file:
                 while block := file.read(1 << 20):
                     digest.update(block)
         except OSError:
             return ""
-        content = self._key.seal("content", digest.hexdigest())[:16]
-        if self._cache is not None:
-            self._cache.put(place, content.encode())
-        return content
+        return self._key.seal("content", digest.hexdigest())[:16]
 
 
 def _version(library: str) -> str:

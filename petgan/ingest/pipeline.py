@@ -63,7 +63,7 @@ def make_plan(
         If the window does not suit them.
     """
     key = load_key(key_file)
-    decided = _Decided(decisions or {}, Contents(None, key))
+    decided = _Decided(decisions or {}, Contents(key))
     output = None if output is None else Path(output)
     with worker_pool(workers or _cores(), isolated=isolated or workers is None) as run_all:
         return plan_with(sources, options or Options(), key, None, decided, run_all, progress, output)
@@ -132,7 +132,7 @@ def ingest(
     warn_of_key_beside(output, key_file)
     pool = worker_pool(workers or _cores(), isolated=isolated or workers is None)
     with pool as run_all, Cache(cache_folder(output)) as cache:
-        decided = _Decided({**rejected, **given}, Contents(cache, key))
+        decided = _Decided({**rejected, **given}, Contents(key))
         plan = plan_with(sources, options or Options(), key, cache, decided, run_all, progress, output)
         work = _Work(plan, key, cache, decided, run_all, progress, refuse)
         try:
@@ -268,7 +268,8 @@ class _Work:
 
     def _place_of_sheets(self, output: Path, pictures: Sequence[Picture]) -> bytes:
         """Where the cache remembers the sheets that have been drawn of these pictures, by their SHA-256."""
-        shown = [(p.view, p.frames[0].id, p.frames[0].stamp, p.frames[0].index) for p in pictures]
+        content = self._decided.reader.of
+        shown = [(p.view, p.frames[0].id, content(p.frames[0]), p.frames[0].index) for p in pictures]
         facts = (output.name, code_version(), shown)
         return self._key.place("sheets", json.dumps(facts))
 

@@ -142,7 +142,8 @@ def _stamp(path: Path, name: str, key: Key) -> str:
     for file in (path, *beside(path)):
         try:
             stat = file.stat()
-            facts.append(f"{stat.st_size}\0{stat.st_mtime_ns}")
+            # Of the two times the second cannot be set, as cp -p and rsync -t set the first.
+            facts.append(f"{stat.st_size}\0{stat.st_mtime_ns}\0{stat.st_ctime_ns}")
         except OSError:  # it has gone: its reader will say so
             facts.append("gone")
     return key.seal("stamp", "\0".join(facts))

@@ -489,3 +489,34 @@ def test_units_come_from_dicom_s_list(tmp_path, write_series, units, known):
     (_, headers) = scan_file(source / "a.dcm")
     assert headers[0].units == known
     assert not any(b"DOE JANE" in path.read_bytes().upper() for path in tmp_path.glob("o.*/*"))
+
+
+def test_another_content_with_the_times_of_the_old_one_is_read(tmp_path, write_picture):
+    """As after cp -p or rsync -t over a file: name, size and mtime agree."""
+    source, images = tmp_path / "files", []
+    for level in (40, 200):
+        write_picture("files/a.pgm", np.random.default_rng(0).integers(0, level, (16, 16), np.uint8))
+        os.utime(source / "a.pgm", (1.6e9, 1.6e9))
+        ingest([source], tmp_path / "o.h5", SMALL, workers=1)
+        with Dataset(tmp_path / "o.h5") as dataset:
+            images.append(dataset.images())
+    assert images[0].max() < 40 < images[1].max()
+
+
+def test_a_decision_is_on_what_is_there_whatever_the_times_say(tmp_path, write_series, monkeypatch):
+    """Even with a file system that tells the same times of two contents."""
+    monkeypatch.setattr("petgan.ingest.scan._stamp", lambda path, name, key: key.seal("stamp", name))
+    source, output = write_series("scans", doubtful=[1]), tmp_path / "o.h5"
+    write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
+    ingest([source], output, SMALL, workers=1)
+    decide(tmp_path / "o.quarantine.csv")
+    accepted = read_accepted(tmp_path / "o.quarantine.csv")
+    whole = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    sheet = (tmp_path / "o.quarantine.png").read_bytes()
+    data = dcmread(source / "b.dcm")
+    data.PixelData = np.roll(data.pixel_array, 3).tobytes()
+    data.save_as(source / "b.dcm")
+    record = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
+    assert read_accepted(tmp_path / "o.quarantine.csv") == {}
+    assert (tmp_path / "o.quarantine.png").read_bytes() != sheet
