@@ -109,7 +109,7 @@ class Known:
 
 
 class Contents:
-    """What files hold, as keyed hashes. Decisions of a person hang on it, so each run reads them itself, once."""
+    """What files hold, as keyed hashes. Decisions hang on it, so each run reads the files itself, once."""
 
     def __init__(self, key: Key) -> None:
         self._key = key

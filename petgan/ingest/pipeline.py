@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 
 from petgan.errors import ConfigError, InputError
@@ -60,11 +61,13 @@ def make_plan(
     InputError
         If there are no images, or they cannot stand in one dataset.
     ConfigError
-        If the window does not suit them.
+        If the window does not suit them, or `output` is no place for a dataset.
     """
+    output = None if output is None else Path(output)
+    if output:
+        _check_place(output)
     key = load_key(key_file)
     decided = _Decided(decisions or {}, Contents(key))
-    output = None if output is None else Path(output)
     with worker_pool(workers or _cores(), isolated=isolated or workers is None) as run_all:
         return plan_with(sources, options or Options(), key, None, decided, run_all, progress, output)
 
@@ -91,7 +94,7 @@ def ingest(
     sources : sequence of path
         Folders or files.
     output : path
-        The ``.h5`` file.
+        The ``.h5`` file; one that is there must be a dataset, and is replaced.
     options : Options, optional
     key_file : path, optional
         Of the key for hashing identities; see `petgan.ingest.deidentify.key_file`.
@@ -117,13 +120,13 @@ def ingest(
     InputError
         If no image is left to be taken. No dataset is written then.
     ConfigError
-        If an option does not suit the images, or the quarantine list that is there cannot be read.
+        If an option does not suit the images, `output` is no place for a dataset, or the quarantine list that is
+        there cannot be read.
     DiskError
         If the disk is full. Nothing is left behind then.
     """
     output = Path(output)
-    if output.is_dir():
-        raise ConfigError(f"{output} is a folder", hint=f"name a file to write, such as {output / 'data.h5'}")
+    _check_place(output)
     _check_writable(output)
     beside = quarantine.decisions_beside(output.with_suffix(""))  # a damaged list is told of before any work
     rejected = {which: one for which, one in beside.items() if one.word == quarantine.REJECT}
@@ -151,6 +154,30 @@ def cache_folder(output: Path | str) -> Path:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
+
+
+def _check_place(output: Path) -> None:
+    """One slip, such as ``--output scans/*.dcm``, must not put a dataset in the place of something else."""
+    if output.is_dir():
+        raise ConfigError(f"{output} is a folder", hint=f"name a file to write, such as {output / 'data.h5'}")
+    if output.suffix != ".h5":  # its name may be a patient's
+        raise ConfigError("the output is no .h5 file", allowed="a name that ends in .h5, such as data/pet.h5")
+    if output.exists() and not _may_be_dataset(output):
+        raise ConfigError(
+            f"{output} is there already, and no dataset",
+            hint="choose another name, or remove it first",
+        )
+
+
+def _may_be_dataset(path: Path) -> bool:
+    """A dataset that is cut short, or of another schema version, may be made again."""
+    if not h5py.is_hdf5(path):
+        return False
+    try:
+        with h5py.File(path, "r", locking=False) as file:
+            return {"schema_version", "modality"} <= set(file.attrs)
+    except OSError:
+        return True
 
 
 def _check_writable(output: Path) -> None:

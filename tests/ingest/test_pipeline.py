@@ -7,6 +7,7 @@ import os
 import shutil
 from importlib.metadata import PackageNotFoundError
 
+import h5py
 import numpy as np
 import pytest
 from pydicom import dcmread
@@ -520,3 +521,38 @@ def test_a_decision_is_on_what_is_there_whatever_the_times_say(tmp_path, write_s
     assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
     assert read_accepted(tmp_path / "o.quarantine.csv") == {}
     assert (tmp_path / "o.quarantine.png").read_bytes() != sheet
+
+
+def test_nothing_but_a_dataset_is_replaced(tmp_path, pictures, capsys):
+    source = pictures / "woman-1/L.png"
+    with h5py.File(tmp_path / "weights.h5", "w") as file:
+        file.attrs["schema_version"] = 1  # such as a checkpoint's
+    (tmp_path / "scan.h5").write_bytes(source.read_bytes())
+    for output in (source, tmp_path / "weights.h5", tmp_path / "scan.h5", tmp_path / "new", tmp_path / ".h5"):
+        before = output.read_bytes() if output.exists() else None
+        for dry in ([], ["--dry-run"]):
+            given = ["ingest", str(pictures), "--output", str(output), "--size=16", "--workers=1", *dry]
+            assert cli.main(given) == 2
+            err = capsys.readouterr().err
+            assert err.count("\n") == 1
+            assert "woman" not in err
+        assert (output.read_bytes() if output.exists() else None) == before
+    assert not list(tmp_path.rglob("*.ingest.*"))
+
+
+@pytest.mark.parametrize("bytes_left", [None, 2000])
+def test_a_dataset_is_replaced_even_if_it_is_cut_short(tmp_path, pictures, bytes_left):
+    output = tmp_path / "o.h5"
+    record = ingest([pictures], output, SMALL, workers=1)
+    output.write_bytes(output.read_bytes()[:bytes_left])
+    assert ingest([pictures], output, SMALL, workers=1) == record
+    Dataset(output).close()
+
+
+def test_datasets_whose_names_have_dots_share_nothing(tmp_path, pictures):
+    ingest([pictures], tmp_path / "set.64.h5", SMALL, workers=1)
+    files = {path: path.read_bytes() for path in tmp_path.glob("set.64.*") if path.is_file()}
+    ingest([pictures / "woman-0"], tmp_path / "set.128.h5", Options(size=32), workers=1)
+    assert all(path.read_bytes() == content for path, content in files.items())
+    names = {path.name.removeprefix("set.128.") for path in tmp_path.glob("set.128*")}
+    assert names == {path.name.removeprefix("set.64.") for path in tmp_path.glob("set.64*")}
