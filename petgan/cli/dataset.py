@@ -40,7 +40,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="machine-readable output")
     actions.add_parser("verify", help="compare every image with its digest")
     preview = actions.add_parser("preview", help="images of every split on one sheet")
-    preview.add_argument("--output", type=Path, metavar="PNG", help="default: beside the dataset")
+    preview.add_argument(
+        "--output", type=Path, metavar="PNG", help="default: beside the dataset, NAME.preview.png"
+    )
     preview.add_argument("--count", type=int, default=64, metavar="N", help="images in all (default: 64)")
     for action in (info, *(actions.choices[name] for name in ("verify", "preview"))):
         action.add_argument("file", type=Path, metavar="FILE", help="the dataset")
@@ -79,7 +81,7 @@ def run(args: argparse.Namespace) -> int | None:
             dataset.verify()
             print(f"{args.file}: {len(dataset)} images, all as they were written")
         else:
-            _preview(dataset, args.output or args.file.with_suffix(".png"), args.count)
+            _preview(dataset, args.output or args.file.with_suffix(".preview.png"), args.count)
     return None
 
 

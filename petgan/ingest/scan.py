@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -127,10 +128,22 @@ def _walk(folder: Path) -> Iterable[Path]:
 
 
 def _is_of(output: Path, path: Path) -> bool:
-    """Whether a file is the dataset, or lies beside it as its record, page, quarantine or cache."""
+    """Whether a file is the dataset, or lies beside it as what petgan writes there, or in its cache."""
     folder, below = (Path(os.path.realpath(where)).parts for where in (output.parent, path))
     own = len(folder)
-    return below[:own] == folder and len(below) > own and below[own].startswith(f"{output.stem}.")
+    return below[:own] == folder and len(below) > own and is_own(output, below[own])
+
+
+# Record, page and cache; the quarantine's list and sheets; the sheet of 'petgan dataset preview'.
+_OWN = re.compile(
+    r"h5|ingest\.(json|html|cache)|quarantine\.csv(\.old)?|quarantine(-[0-9]+)?\.png|preview\.png"
+)
+
+
+def is_own(output: Path, name: str) -> bool:
+    """Whether petgan gives this name to something that it writes beside a dataset."""
+    stem = f"{output.stem}."
+    return name.startswith(stem) and _OWN.fullmatch(name.removeprefix(stem)) is not None
 
 
 def _files(sources: Sequence[Path | str], key: Key) -> list[File]:

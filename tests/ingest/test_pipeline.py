@@ -374,6 +374,22 @@ def test_what_petgan_wrote_beside_its_sources_is_no_source(tmp_path, pictures):
     assert ingest([pictures], pictures / "o.h5", options, workers=1) == first
 
 
+@pytest.mark.parametrize("name", ["woman-0.1.png", "woman-0.png", "woman-0.quarantine-of-1948.png"])
+def test_a_picture_that_is_only_named_like_the_dataset_is_a_source(tmp_path, write_picture, name):
+    write_picture(f"files/{name}", np.eye(16, dtype=np.uint8))
+    record = ingest([tmp_path / "files"], tmp_path / "files/woman-0.h5", SMALL, workers=1)
+    assert (record["files"], record["images"]) == (1, 1)
+    assert ingest([tmp_path / "files"], tmp_path / "files/woman-0.h5", SMALL, workers=1) == record
+
+
+def test_the_preview_of_a_dataset_is_no_source(tmp_path, pictures):
+    options = Options(size=16, patients="folder")
+    first = ingest([pictures], pictures / "o.h5", options, workers=1)
+    assert cli.main(["dataset", "preview", str(pictures / "o.h5")]) == 0
+    assert (pictures / "o.preview.png").exists()
+    assert ingest([pictures], pictures / "o.h5", options, workers=1) == first
+
+
 def test_a_folder_that_cannot_be_written_is_told_of_before_anything_is_read(tmp_path, pictures, monkeypatch):
     monkeypatch.setattr("petgan.ingest.pipeline.plan_with", None)
     with pytest.raises(DiskError, match="cannot write"):
