@@ -40,9 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     info.add_argument("--json", action="store_true", help="machine-readable output")
     actions.add_parser("verify", help="compare every image with its digest")
     preview = actions.add_parser("preview", help="images of every split on one sheet")
-    preview.add_argument(
-        "--output", type=Path, metavar="PNG", help="default: beside the dataset, NAME.preview.png"
-    )
+    preview.add_argument("--output", type=Path, metavar="PNG", help="default: NAME.preview.png beside it")
     preview.add_argument("--count", type=int, default=64, metavar="N", help="images in all (default: 64)")
     for action in (info, *(actions.choices[name] for name in ("verify", "preview"))):
         action.add_argument("file", type=Path, metavar="FILE", help="the dataset")

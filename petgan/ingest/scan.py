@@ -110,21 +110,36 @@ def find_files(sources: Sequence[Path | str]) -> list[tuple[Path, str]]:
         if not os.path.exists(path):  # noqa: PTH110
             raise InputError(f"there is no file or folder {source}")
     root = Path(os.path.commonpath([path if path.is_dir() else path.parent for path in given]))
-    paths = {file for path in given for file in ([path] if path.is_file() else _walk(path))}
+    paths = {path for path in given if path.is_file()}
+    paths.update(_walk([path for path in given if path not in paths]))
     return sorted(((path, path.relative_to(root).as_posix()) for path in paths), key=lambda file: file[1])
 
 
-def _walk(folder: Path) -> Iterable[Path]:
+def _walk(given: Iterable[Path]) -> Iterator[Path]:
+    """Files below folders, of which links are looked into last, and none twice."""
+
     def refuse(error: OSError) -> None:
         # Not its name, which may be a patient's.
-        raise InputError(f"a folder below {folder.name} cannot be looked into: {error.strerror}")
+        raise InputError(f"a folder of the source cannot be looked into: {error.strerror}")
 
-    for where, folders, names in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found = (Path(where, name) for name in names if not name.startswith("."))
-        # No pipe and no device, whose reading might never end; a link that leads nowhere is told of later, as
-        # is what the system lets nobody look at: pathlib would raise, with the name.
-        yield from (path for path in found if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+    seen: set[str] = set()
+    waiting = sorted(given, key=lambda path: (path.is_symlink(), path))
+    while waiting:
+        links: list[Path] = []
+        for top in waiting:
+            for where, folders, names in os.walk(top, onerror=refuse):
+                real = os.path.realpath(where)  # not its inode, which some file systems give to several
+                if real in seen:
+                    folders.clear()
+                    continue
+                seen.add(real)
+                folders[:] = [name for name in folders if not name.startswith(".")]
+                links += [path for path in (Path(where, name) for name in folders) if path.is_symlink()]
+                found = (Path(where, name) for name in names if not name.startswith("."))
+                # No pipe and no device, whose reading might never end; a link that leads nowhere is told of
+                # later, as is what the system lets nobody look at: pathlib would raise, with the name.
+                yield from (path for path in found if os.path.isfile(path) or not os.path.exists(path))  # noqa: PTH110, PTH113
+        waiting = sorted(links)
 
 
 def _is_of(output: Path, path: Path) -> bool:

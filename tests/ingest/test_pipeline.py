@@ -22,7 +22,7 @@ from petgan.ingest.frame import QUANTILES
 from petgan.ingest.images import _quantiles, make_unit, preview
 from petgan.ingest.known import code_version
 from petgan.ingest.quarantine import read_decisions
-from petgan.ingest.scan import refusal, scan_file
+from petgan.ingest.scan import find_files, refusal, scan_file
 from petgan.store import Dataset
 
 SMALL = Options(size=16)
@@ -416,6 +416,22 @@ def test_pipes_and_links_that_lead_nowhere_hold_nothing_up(tmp_path, pictures):
     assert record["images"] == first["images"]
     assert set(told) == {load_key().name(f"woman-0/{name}.png") for name in ("loop", "gone")}
     assert set(told.values()) == {"cannot be opened: it has gone, or may not be read"}
+
+
+def test_links_to_folders_are_followed_and_none_twice(tmp_path, pictures):
+    first = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
+    (pictures / "woman-1").rename(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/.hidden").mkdir()
+    (pictures / "woman-1").symlink_to(tmp_path / "elsewhere")
+    (pictures / "again").symlink_to("woman-0")  # of which the folder itself counts
+    (tmp_path / "elsewhere/up").symlink_to(pictures)
+    (pictures / "woman-2/self").symlink_to(".")
+    (pictures / "woman-9").symlink_to(tmp_path / "elsewhere")  # of two links the first
+    assert ingest([pictures], tmp_path / "o.h5", SMALL, workers=1) == first
+    names = [name for _, name in find_files([pictures])]
+    assert names == sorted(f"woman-{number}/{side}.png" for number in range(4) for side in "LR")
+    given = [pictures / "again", pictures / "woman-0", pictures]
+    assert [name for _, name in find_files(given)] == names
 
 
 def test_images_of_the_other_modality_only_are_told_of(tmp_path, write_series):
