@@ -51,11 +51,14 @@ Example:
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from petgan.cli.output import progress_bar
@@ -152,12 +155,28 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _say_plan(make_plan(args.sources, options, output=args.output, **common))
     begun = time.monotonic()
-    record = ingest(args.sources, args.output, options, refuse=_print_refused, **common)
-    seconds = time.monotonic() - begun
-    _say_record(record, args.output, options)
-    page = write_page(record, args.output)
+    with _tidied_up_on_sigterm():
+        record = ingest(args.sources, args.output, options, refuse=_print_refused, **common)
+        seconds = time.monotonic() - begun
+        _say_record(record, args.output, options)
+        page = write_page(record, args.output)
     print(f"{record['files']} files in {seconds:.1f} s ({record['files'] / seconds:.0f} files/s); see {page}")
     return EXIT_USER_MISTAKE if record["refused"]["files"] else 0
+
+
+@contextmanager
+def _tidied_up_on_sigterm() -> Iterator[None]:
+    """Have SIGTERM end the work as Ctrl-C does: what is half written goes with it."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what tidies up is left alone
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say_plan(plan: Plan) -> int:

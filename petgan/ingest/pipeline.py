@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import os
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from petgan.ingest.known import Contents, code_version
 from petgan.ingest.parallel import OrderedMap, worker_pool
 from petgan.ingest.plan import Options, Plan, Progress, plan_with, silent
 from petgan.ingest.record import Tally, make_record, record_file
+from petgan.ingest.scan import is_own
 from petgan.ingest.split import assign_splits
 from petgan.runs import disk_errors, file_digest, write_json
 from petgan.store import Row, write_dataset
@@ -131,6 +132,7 @@ def ingest(
     beside = quarantine.decisions_beside(output.with_suffix(""))  # a damaged list is told of before any work
     rejected = {which: one for which, one in beside.items() if one.word == quarantine.REJECT}
     given = {which: one for which, one in (decisions or {}).items() if one.word}
+    _remove_leftovers(output)
     key = load_key(key_file)
     warn_of_key_beside(output, key_file)
     pool = worker_pool(workers or _cores(), isolated=isolated or workers is None)
@@ -189,6 +191,25 @@ def _check_writable(output: Path) -> None:
         pass
 
 
+def _remove_leftovers(output: Path) -> None:
+    """What runs for this output were writing when they were killed: it holds images."""
+    for path in output.parent.glob(".*.tmp"):
+        name, _, process = path.name[1:].removesuffix(".tmp").rpartition(".")
+        if is_own(output, name) and process.isdecimal() and not _is_alive(int(process)):
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # another user's
+        return True
+    return True
+
+
 class _Decided:
     """What a person has decided on an image, if its file is still as it was looked at."""
 
@@ -236,7 +257,7 @@ class _Work:
             "window": str(plan.window),
             "key_id": self._key.id,
         }
-        with closing(self._items()) as items:
+        with contextlib.closing(self._items()) as items:
             digest = write_dataset(
                 output,
                 items,

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import os
 import shutil
+import signal
+import subprocess
 from importlib.metadata import PackageNotFoundError
 
 import h5py
@@ -588,3 +590,40 @@ def test_datasets_whose_names_have_dots_share_nothing(tmp_path, pictures):
     assert all(path.read_bytes() == content for path, content in files.items())
     names = {path.name.removeprefix("set.128.") for path in tmp_path.glob("set.128*")}
     assert names == {path.name.removeprefix("set.64.") for path in tmp_path.glob("set.64*")}
+
+
+def test_what_asks_an_ingest_to_end_leaves_nothing_half_written(tmp_path, pictures, monkeypatch, capfd):
+    found = []
+
+    def stop(*arguments, **options):
+        found.extend(tmp_path.glob(".*.tmp"))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    def uncaught(number, frame):
+        raise AssertionError("SIGTERM would have ended the process")
+
+    monkeypatch.setattr("petgan.ingest.pipeline.find_duplicates", stop)
+    before = signal.signal(signal.SIGTERM, uncaught)
+    try:
+        given = ["ingest", str(pictures), "--output", str(tmp_path / "o.h5"), "--size=16", "--workers=1"]
+        assert cli.main(given) == 130
+        assert signal.getsignal(signal.SIGTERM) is uncaught
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert len(found) == 1
+    assert {path.name for path in tmp_path.glob("*o.*")} == {"o.ingest.cache"}
+    assert capfd.readouterr().err.splitlines()[-1] == "petgan ingest: stopped"
+
+
+def test_what_killed_runs_were_writing_goes_with_the_next_one(tmp_path, pictures):
+    process = subprocess.Popen(["true"])
+    process.wait()
+    own = ("o.h5", "o.ingest.json", "o.quarantine.png", "o.quarantine-2.png", "o.quarantine.csv")
+    for name in own:
+        (tmp_path / f".{name}.{process.pid}.tmp").write_text("images")
+    others = [f".{name}.{process.pid}.tmp" for name in ("p.h5", "o.2.h5", "o.txt")]
+    kept = {*others, f".o.h5.{os.getppid()}.tmp", ".o.h5.tmp", ".o.h5.x.tmp"}
+    for name in kept:
+        (tmp_path / name).write_text("somebody's")
+    ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
+    assert {path.name for path in tmp_path.glob(".*.tmp")} == kept
