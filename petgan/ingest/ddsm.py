@@ -35,6 +35,7 @@ from petgan.ingest.raster import check_size
 UNITS = "optical-density"
 CLEAREST, BLACKEST = 0.05, 4.0
 SPAN = (0.0, BLACKEST - CLEAREST)
+DECODED = "compressed film of DDSM, taken from its decoded form"
 ICS_BYTES = 65536  # a real one has less than 1000
 
 Density = Callable[[np.ndarray], np.ndarray]
@@ -166,7 +167,7 @@ def _film(path: Path) -> tuple[Film, re.Match[str]]:
         raise Refused("is not named as DDSM names its films (A_1141_1.LEFT_CC.LJPEG.1)")
     if path.suffix.lower() == ".ljpeg":
         if path.with_name(f"{path.name}.1").exists():
-            raise Skipped("compressed film of DDSM, taken from its decoded form")
+            raise Skipped(DECODED)
         raise Refused(
             "is a film of DDSM in its own compression: Stanford's program jpeg (jpeg -d -s FILE) makes "
             "FILE.1 of it, which is read"

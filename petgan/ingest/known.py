@@ -2,8 +2,8 @@
 
 Of a file that has not changed the headers are kept, sealed and in the dataset's units. A series is known only
 as a whole: its units follow from all of its slices, so with one that is new, changed or gone all are read
-again. A copy is in no units: it is known as one, and read once it is none any more. What else was refused is
-not kept, and tried again. Nothing of it tells whose the files are.
+again. A copy is in no units: it is known as one, and read once it is none any more. Of what was skipped the
+reason is kept. What else was refused is not kept, and tried again. Nothing of it tells whose the files are.
 """
 
 from __future__ import annotations
@@ -63,15 +63,19 @@ class Known:
     def __init__(self, cache: Cache | None, key: Key, asked: str) -> None:
         self._cache, self._key, self._asked = cache, key, asked
         self.copies: set[str] = set()  # ids of known files that were refused as copies
+        self.skipped: dict[str, str] = {}  # reasons by the id of known files that were skipped
 
     def of(self, files: Iterable[File]) -> dict[str, list[Frame]]:
-        """The frames of all files that are known, by the file's id."""
+        """The frames of all files that are known, by the file's id: none of one that was skipped."""
         found: dict[str, list[Frame]] = {}
         series: dict[str, str] = {}
         for file in files:
             content = self._cache and self._cache.get(self._place(file.stamp))
             if content:
                 kept = json.loads(content)
+                if "skipped" in kept:
+                    self.skipped[file.id], found[file.id] = kept["skipped"], []
+                    continue
                 found[file.id] = [_frame(file, entry) for entry in kept["frames"]]
                 series[file.id] = kept["series"]
                 if kept["copy"]:
@@ -103,6 +107,11 @@ class Known:
                 ],
             }  # fmt: skip
             self._cache.put(self._place(stamp), json.dumps(content).encode())
+
+    def skip(self, file: File, reason: str) -> None:
+        """Remember that a file was skipped for what is in it."""
+        if self._cache is not None:
+            self._cache.put(self._place(file.stamp), json.dumps({"skipped": reason}).encode())
 
     def _place(self, stamp: str) -> bytes:
         return self._key.place("known", f"{stamp} {self._asked} {code_version()}")

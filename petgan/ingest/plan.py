@@ -165,7 +165,7 @@ def plan_with(
     `is_accepted` tells of a doubtful image whether a person has looked at it and let it in; what lies beside
     `output`, the dataset to be written, under its name is no source.
     """
-    known = Known(cache, key, f"{options.units} {options.patients}")
+    known = Known(cache, key, f"{options.units} {options.patients} {' '.join(sorted(FORMATS))}")
     with progress("headers", "files") as show:
         found = find_images(sources, options.patients, key, known, run_all, show, output)
     frames = _of_modality(found.frames, options.modality)

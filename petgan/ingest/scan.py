@@ -15,6 +15,7 @@ from pathlib import Path
 
 from petgan.errors import InputError
 from petgan.ingest.collections import NAMED, described
+from petgan.ingest.ddsm import DECODED
 from petgan.ingest.deidentify import Key
 from petgan.ingest.formats import FORMATS, beside, format_of
 from petgan.ingest.frame import Frame, Header, Refused, Skipped
@@ -23,6 +24,8 @@ from petgan.ingest.mute import mute
 from petgan.ingest.parallel import TOO_LARGE, OrderedMap
 from petgan.ingest.patients import patient_of, resolve_rule
 from petgan.ingest.quarantine import is_sheet
+
+SHEET = "sheet of an ingest's quarantine"
 
 
 @dataclass
@@ -86,7 +89,7 @@ def find_images(
         findings.known -= stale
         frames.update({id: [] for id in stale})
         those = [file for file in files if file.id in stale]
-        for file, frame in _read(those, findings, key, run_all, show, len(files)):
+        for file, frame in _read(those, findings, known, key, run_all, show, len(files)):
             frames[file.id].append(frame)
             series.add(frame.series)
         stale = {id for id in findings.known if any(frame.series in series for frame in frames[id])}
@@ -94,6 +97,7 @@ def find_images(
         if not stale:
             break
     show(len(files), len(files))
+    findings.skipped.update(known.skipped.values())
     found = [(file, frame) for file in files for frame in frames[file.id]]
     found = _without_copies(found, findings)
     nameless = [file.name for file, frame in found if frame.header.patient is None]
@@ -180,6 +184,7 @@ def _stamp(path: Path, name: str, key: Key) -> str:
 def _read(
     files: Sequence[File],
     findings: Findings,
+    known: Known,
     key: Key,
     run_all: OrderedMap,
     show: Callable[[int, int], None],
@@ -190,6 +195,8 @@ def _read(
         show(done, total)
         if isinstance(outcome, Skipped):
             findings.skipped[outcome.reason] += 1
+            if outcome.reason not in (SHEET, DECODED):  # what lies beside these may change; nothing is opened
+                known.skip(file, outcome.reason)
         elif isinstance(outcome, Refused):
             findings.refused[file.id] = outcome.reason
         else:
@@ -198,8 +205,9 @@ def _read(
                 for index, header in enumerate(headers):
                     sealed = _sealed(described(file.name, header), file, key)
                     yield file, Frame(file.path, file.id, file.stamp, name, index, sealed)
-            except Skipped as skipped:
+            except Skipped as skipped:  # by the first header or by none
                 findings.skipped[skipped.reason] += 1
+                known.skip(file, skipped.reason)
 
 
 def _sealed(header: Header, file: File, key: Key) -> Header:
@@ -219,7 +227,7 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
         return Skipped("no image")
     try:
         if is_sheet(path):
-            return Skipped("sheet of an ingest's quarantine")
+            return Skipped(SHEET)
         if path.stat().st_size == 0:
             return Refused("is empty")
         with mute():

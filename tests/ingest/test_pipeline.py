@@ -408,6 +408,36 @@ def test_a_copy_is_remembered_as_one(tmp_path, write_series, monkeypatch):
     assert not scanned
 
 
+def test_what_was_skipped_is_not_opened_again(tmp_path, write_series, write_dicom, monkeypatch):
+    source = write_series("scans")
+    write_dicom("scans/ct.dcm", pet_slice(9), Modality="CT")
+    write_dicom("scans/mask.dcm", pet_slice(9), "MG", PatientID="Mass-Training_P_00001_LEFT_CC_1")
+    (source / "notes.txt").write_text("Jane Doe")
+    first = ingest([source], tmp_path / "o.h5", SMALL, workers=1)
+    assert (first["images"], list(first["skipped"].values())) == (5, [1, 1, 1])
+    scanned = []
+    monkeypatch.setattr("petgan.ingest.scan.scan_file", lambda path: scanned.append(path) or scan_file(path))
+    assert ingest([source], tmp_path / "o.h5", SMALL, workers=1) == first
+    assert not scanned
+    write_dicom("scans/ct.dcm", pet_slice(9), SeriesInstanceUID="1.2.3")
+    assert ingest([source], tmp_path / "o.h5", SMALL, workers=1)["images"] == first["images"] + 1
+    assert [path.name for path in scanned] == ["ct.dcm"]
+
+
+def test_what_was_skipped_for_its_neighbour_is_looked_at_again(tmp_path, pictures):
+    film, list_file = pictures / "A_1141_1.LEFT_CC.LJPEG", pictures / "a.quarantine.csv"
+    for path in (film, film.with_name(f"{film.name}.1"), list_file):
+        path.write_bytes(b"x")
+    shutil.copy(pictures / "woman-0/L.png", pictures / "a.quarantine.png")
+    first = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
+    film.with_name(f"{film.name}.1").unlink()
+    list_file.unlink()
+    told = {}
+    record = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1, refuse=told.__setitem__)
+    assert load_key().name(film.name) in told
+    assert sum(record["skipped"].values()) == sum(first["skipped"].values()) - 3
+
+
 def test_pipes_and_links_that_lead_nowhere_hold_nothing_up(tmp_path, pictures):
     first = ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
     os.mkfifo(pictures / "woman-0/pipe.png")
