@@ -71,11 +71,7 @@ if TYPE_CHECKING:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("sources", nargs="+", type=Path, metavar="SOURCE", help="folder or file")
     parser.add_argument(
-        "--output",
-        type=Path,
-        required=True,
-        metavar="FILE",
-        help="the dataset, such as data/pet.h5",
+        "--output", type=Path, required=True, metavar="FILE", help="the dataset, such as data/pet.h5"
     )
     parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="along a side (default: 224)")
     parser.add_argument(

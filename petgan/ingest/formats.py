@@ -54,7 +54,13 @@ FORMATS.add("npy", Format((".npy",), raster.read_array, raster.scan_array))
 
 
 def format_of(path: Path) -> str | None:
-    """Name of a file's format, by the ending of its name or else by its content; None if it is no image."""
+    """Name of a file's format, by the ending of its name or else by its content; None if it is no image.
+
+    Raises
+    ------
+    OSError
+        If its name does not say, and it cannot be opened.
+    """
     by_name = _by_suffix(path)
     if by_name is not None:
         return by_name
@@ -77,9 +83,6 @@ def _by_suffix(path: Path) -> str | None:
 
 
 def _holds(path: Path, offset: int, magic: bytes) -> bool:
-    try:
-        with open(path, "rb") as file:
-            file.seek(offset)
-            return file.read(len(magic)) == magic
-    except OSError:
-        return False
+    with open(path, "rb") as file:
+        file.seek(offset)
+        return file.read(len(magic)) == magic

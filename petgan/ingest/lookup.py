@@ -99,10 +99,10 @@ def _match(path: Path, name: str, key: Key, wanted: Sequence[str], found: dict[s
 
 
 def _headers(path: Path, name: str) -> list[Header]:
-    kind = format_of(path)
-    if kind is None:
-        return []
     try:
+        kind = format_of(path)
+        if kind is None:
+            return []
         with mute():
             return [described(name, header) for header in FORMATS[kind].scan(path)]
     except Exception:  # a file that cannot be read is in no dataset

@@ -222,10 +222,10 @@ def _sealed(header: Header, file: File, key: Key) -> Header:
 
 def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
     """A file's format and the headers of its images, or why there are none."""
-    format_name = format_of(path)
-    if format_name is None:
-        return Skipped("no image")
     try:
+        format_name = format_of(path)
+        if format_name is None:
+            return Skipped("no image")
         if is_sheet(path):
             return Skipped(SHEET)
         if path.stat().st_size == 0:

@@ -325,7 +325,7 @@ def test_the_canary_is_everywhere_and_petgan_did_its_work(world):
     assert len(set(world["canaries"].all)) > 1500
     made = {"pet", "stored", "mg", "pictures", "info", "verify", "preview", "json"}
     assert {name: world["codes"][name] for name in made if world["codes"][name] not in (0, 2)} == {}
-    for name in ("pet.h5", "pet.ingest.json", "pet.png", "stored.h5", "mg.h5", "pictures.h5"):
+    for name in ("pet.h5", "pet.ingest.json", "pet.preview.png", "stored.h5", "mg.h5", "pictures.h5"):
         assert (world["out"] / name).stat().st_size > 0
     assert all(world["codes"][name] == 2 for name in ("broken", "worst", "mixed", "wrong"))
 
