@@ -121,8 +121,8 @@ def ingest(
     InputError
         If no image is left to be taken. No dataset is written then.
     ConfigError
-        If an option does not suit the images, `output` is no place for a dataset, or the quarantine list that is
-        there cannot be read.
+        If an option does not suit the images, `output` is no place for a dataset, or the quarantine list
+        that is there cannot be read.
     DiskError
         If the disk is full. Nothing is left behind then.
     """

@@ -576,15 +576,15 @@ def test_a_decision_is_on_what_is_there_whatever_the_times_say(tmp_path, write_s
     write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
     ingest([source], output, SMALL, workers=1)
     decide(tmp_path / "o.quarantine.csv")
-    accepted = read_accepted(tmp_path / "o.quarantine.csv")
-    whole = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    decisions = read_decisions(tmp_path / "o.quarantine.csv")
+    whole = ingest([source], output, SMALL, workers=1, decisions=decisions)
     sheet = (tmp_path / "o.quarantine.png").read_bytes()
     data = dcmread(source / "b.dcm")
     data.PixelData = np.roll(data.pixel_array, 3).tobytes()
     data.save_as(source / "b.dcm")
-    record = ingest([source], output, SMALL, workers=1, accepted=accepted)
+    record = ingest([source], output, SMALL, workers=1, decisions=decisions)
     assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
-    assert read_accepted(tmp_path / "o.quarantine.csv") == {}
+    assert not any(one.word for one in read_decisions(tmp_path / "o.quarantine.csv").values())
     assert (tmp_path / "o.quarantine.png").read_bytes() != sheet
 
 
