@@ -388,8 +388,10 @@ def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
     except Refused as refused:
         fields["suv"] = refused.reason
     placed = _group(data, index, "PlanePositionSequence").get("ImagePositionPatient")
-    if _is_projection(data, index) or (_is_capture(data) and not placed):
+    if _is_projection(data, index):
         return {**fields, "view": "projection"}
+    if _is_capture(data) and not placed:
+        return {**fields, "view": "capture"}
     return {
         **fields,
         "view": "slice",

@@ -24,7 +24,7 @@ from petgan.ingest.parallel import OrderedMap
 from petgan.ingest.patients import SETTLED, check_rule
 from petgan.ingest.scan import Findings, find_images
 from petgan.ingest.units import in_units
-from petgan.ingest.volume import parse_take, pictures
+from petgan.ingest.volume import parse_take, pictures, without_projections
 from petgan.ingest.window import Window, parse_window
 
 #: Shows ``done / total`` of what, in which unit: `petgan.cli.output.progress_bar` is one.
@@ -186,6 +186,7 @@ def plan_with(
             hint="leave out --orient and --mask-film",
         )
     frames = _of_kind(frames, options.kind, found.skipped)
+    frames = without_projections(frames, found.skipped)
     fresh = in_units([frame for frame in frames if frame.id not in found.known], options.units, found.refused)
     known.keep(fresh, [frame for frame in found.copies if frame.id not in found.known])
     read = {(frame.id, frame.index): frame for frame in fresh}

@@ -13,15 +13,15 @@ not at all: a slice too many or too few would be somebody else's anatomy in a pr
 among "every K-th".
 
 What is no slice (a mammogram, a picture, a projection that the scanner made) becomes one picture each. A
-scanner's projection is never counted among slices, and keeps a view of its own; beside petgan's own
-projections, which show the same volume another way, it is left out.
+scanner's projection is never counted among slices, and is left out where there are any: it shows the same
+volume another way.
 """
 
 from __future__ import annotations
 
 import math
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -36,6 +36,7 @@ NEAREST_MM = 0.01  # slices nearer than this lie at one position
 UNEVEN = 0.1  # by how much of the usual spacing a spacing may differ, as positions are rounded
 ALIKE = 1e-3  # by how much direction cosines, and pixel spacings as a share, may differ in one series
 TOLD = 5  # positions that a reason names
+PROJECTED = "projections by ImageType (0008,0008), where slices are taken"
 
 #: What a projection looks along, and what points down and to the right on it: left, posterior, superior.
 #: Head up; the patient's left on the right, as if she faced the reader; from the side, she looks left.
@@ -90,6 +91,19 @@ def parse_take(text: str) -> Take:
     if kind == "mip" and len(set(axes)) == len(axes) and set(axes) <= set(AXES):
         return Take("mip", axes=tuple(axis for axis in AXES if axis in axes))
     raise ConfigError("there is no such rule for taking slices", value=text, allowed=GRAMMAR)
+
+
+def without_projections(frames: list[Frame], skipped: Counter[str]) -> list[Frame]:
+    """Leave out the scanner's own projections, unless they are all there is of PET.
+
+    `skipped` is told of their number.
+    """
+    if not any(frame.header.plane for frame in frames):
+        return frames
+    kept = [frame for frame in frames if frame.header.view != "projection"]
+    if len(kept) < len(frames):
+        skipped[PROJECTED] += len(frames) - len(kept)
+    return kept
 
 
 def pictures(frames: Iterable[Frame], take: Take) -> tuple[list[Picture], dict[str, str]]:
@@ -258,7 +272,7 @@ def _layout(volume: Geometry, axis: str) -> tuple[int, bool, list[int]]:
 
 
 def _single_pictures(frames: Sequence[Frame], take: Take) -> list[Picture]:
-    if take.kind == "mip" and any(frame.header.view == "projection" for frame in frames):
+    if take.kind == "mip" and any(frame.header.view in ("projection", "capture") for frame in frames):
         raise Refused(
             "shows a volume by ImageType (0008,0008) or SOPClassUID (0008,0016) and is none of its slices: "
             "--take mip makes its own projections of these"

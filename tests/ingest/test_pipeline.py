@@ -25,6 +25,7 @@ from petgan.ingest.images import _quantiles, make_unit, preview
 from petgan.ingest.known import code_version
 from petgan.ingest.quarantine import read_decisions
 from petgan.ingest.scan import find_files, refusal, scan_file
+from petgan.ingest.volume import PROJECTED
 from petgan.store import Dataset
 
 SMALL = Options(size=16)
@@ -658,3 +659,29 @@ def test_what_killed_runs_were_writing_goes_with_the_next_one(tmp_path, pictures
         (tmp_path / name).write_text("somebody's")
     ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
     assert {path.name for path in tmp_path.glob(".*.tmp")} == kept
+@pytest.mark.parametrize("take", ["all", "central:2", "mip:coronal"])
+def test_projections_of_the_scanner_stand_beside_no_slices(tmp_path, write_series, write_dicom, take):
+    source = write_series()
+    for k in range(3):
+        write_dicom(
+            f"pet/m{k}.dcm", pet_slice(9 + k), ImageType=["DERIVED", "SECONDARY", "MAX PIXEL"],
+            ImagePositionPatient=None, ImageOrientationPatient=None,
+        )  # fmt: skip
+    record = ingest([source], tmp_path / "pet.h5", SMALL.model_copy(update={"take": take}), workers=1)
+    with Dataset(tmp_path / "pet.h5") as dataset:
+        assert "projection" not in set(dataset.columns["view"])
+    assert record["skipped"] == {PROJECTED: 3}
+    assert not record["refused"]["files"]
+    for path in source.glob("[a-e].dcm"):
+        path.unlink()
+    if take != "mip:coronal":
+        assert [one.view for one in make_plan([source], SMALL, workers=1).pictures] == ["projection"] * 3
+
+
+def test_a_capture_beside_slices_still_waits_for_a_person(write_series, write_dicom):
+    source = write_series()
+    write_dicom(
+        "pet/x.dcm", pet_slice(9), SOPClassUID=SecondaryCaptureImageStorage, ImagePositionPatient=None
+    )
+    plan = make_plan([source], SMALL, workers=1)
+    assert (len(plan.pictures), [one.view for one in plan.waiting]) == (5, ["capture"])

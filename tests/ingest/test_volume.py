@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,16 @@ from ingest.conftest import dicom_dataset, multi_frame_pet
 from petgan.errors import ConfigError
 from petgan.ingest import Refused, dicom
 from petgan.ingest.frame import Frame, Header, Plane
-from petgan.ingest.volume import AXES, Take, geometry, parse_take, pictures, project, projected_axis
+from petgan.ingest.volume import (
+    AXES,
+    Take,
+    geometry,
+    parse_take,
+    pictures,
+    project,
+    projected_axis,
+    without_projections,
+)  # fmt: skip
 
 ALL = Take()
 AXIAL = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0))
@@ -157,9 +167,10 @@ def test_what_is_no_slice_becomes_one_picture(rule):
 def test_a_projection_of_the_scanner_is_none_of_the_slices():
     slices = frames_at([0, 3, 6])
     scanned = Frame(Path("p.dcm"), "p.dcm", "p", "dicom", 0, Header(series="own", view="projection"), "p")
-    made, refused = pictures([scanned, *slices], Take())
-    assert not refused
-    assert sorted(picture.view for picture in made) == ["projection", "slice", "slice", "slice"]
+    skipped = Counter()
+    assert without_projections([scanned, *slices], skipped) == slices
+    assert list(skipped.values()) == [1]
+    assert without_projections([scanned], skipped) == [scanned]
     made, refused = pictures([scanned, *slices], parse_take("mip:coronal"))
     assert [picture.view for picture in made] == ["mip-coronal"]
     assert scanned not in made[0].frames
