@@ -26,7 +26,7 @@ from pydicom.datadict import keyword_for_tag, tag_for_keyword
 from pydicom.dataset import FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filebase import DicomBytesIO
-from pydicom.filereader import read_file_meta_info
+from pydicom.filereader import read_file_meta_info, read_partial
 from pydicom.filewriter import write_file_meta_info
 from pydicom.pixels import apply_modality_lut
 from pydicom.pixels.utils import as_pixel_options
@@ -70,7 +70,7 @@ _PIXELS = [
 _HEADER = [
     *_PIXELS, "SOPInstanceUID", "ImageType", "PatientID", "SeriesInstanceUID", "Units", "BurnedInAnnotation",
     "ConversionType", "ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing",
-    "VolumeBasedCalculationTechnique", *suv.KEYWORDS, *mammography.KEYWORDS,
+    "VolumeBasedCalculationTechnique", "NumberOfSlices", *suv.KEYWORDS, *mammography.KEYWORDS,
 ]  # fmt: skip
 
 
@@ -80,6 +80,7 @@ def _numbers(keywords: Sequence[str]) -> list[int]:
 
 _PIXEL_TAGS = _numbers(_PIXELS)
 _HEADER_TAGS = [*_numbers(_HEADER), *suv.PRIVATE_TAGS]
+_SERIES = 0x0020000E  # SeriesInstanceUID
 
 # In ImageType, with spaces for underscores: MAX PIXEL, MAX_IP, MIP, PROJECTION IMAGE, SUM, but not SUMMARY.
 _PROJECTION = re.compile(
@@ -111,6 +112,22 @@ def scan(path: Path) -> list[Header]:
         if frames > 1 and frames != len(data.get("PerFrameFunctionalGroupsSequence") or ()):
             raise Refused(f"does not say where its frames lie: {_tag('PerFrameFunctionalGroupsSequence')}")
         return [_frame_header(data, modality, index) for index in range(frames)]
+
+
+def series_of(path: Path) -> str | None:
+    """The series of which a file holds a slice, though it may be damaged after its SeriesInstanceUID.
+
+    None if it is no slice of PET, or does not get as far.
+    """
+    try:
+        with warnings.catch_warnings(), _opened(path) as file:
+            warnings.simplefilter("ignore")
+            data = read_partial(file, lambda tag, vr, length: tag > _SERIES, specific_tags=_HEADER_TAGS)
+            if data.get("Modality") != "PT" or _is_capture(data) or _is_projection(data, 0):
+                return None
+            return str(data.get("SeriesInstanceUID") or "") or None
+    except Exception:
+        return None
 
 
 def read(path: Path, index: int) -> np.ndarray:
@@ -396,6 +413,7 @@ def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
         **fields,
         "view": "slice",
         "plane": _plane(data, index),
+        "slices": int(data.get("NumberOfSlices") or 0),
         "series": str(data.get("SeriesInstanceUID") or data.SOPInstanceUID),
     }
 

@@ -15,13 +15,17 @@ if TYPE_CHECKING:
 class Refused(Exception):
     """An image that ought to go in and cannot.
 
-    Its one argument is the reason, half a sentence in petgan's own words: it goes into the record, so it
-    must not quote the file.
+    Its first argument is the reason, half a sentence in petgan's own words: it goes into the record, so it
+    must not quote the file. The second, of a file of PET, is the series that lacks a slice without it.
     """
 
     @property
     def reason(self) -> str:
         return str(self.args[0])
+
+    @property
+    def series(self) -> str | None:
+        return self.args[1] if len(self.args) > 1 else None
 
 
 class Skipped(Refused):
@@ -71,6 +75,8 @@ class Header:
         A unique name of the image.
     plane : Plane, optional
         Of a slice of a volume; None of anything else, a projection among it.
+    slices : int
+        How many the volume has, by the file; 0 if it does not say.
     spacing : (float, float), optional
         Between rows and between columns, in mm; None if the file does not say.
     collection : str
@@ -92,6 +98,7 @@ class Header:
     series: str | None = None
     instance: str | None = None
     plane: Plane | None = None
+    slices: int = 0
     spacing: tuple[float, float] | None = None
     collection: str = "other"
     kind: str | None = None

@@ -17,6 +17,7 @@ from petgan.errors import InputError
 from petgan.ingest.collections import NAMED, described
 from petgan.ingest.ddsm import DECODED
 from petgan.ingest.deidentify import Key
+from petgan.ingest.dicom import series_of
 from petgan.ingest.formats import FORMATS, beside, format_of
 from petgan.ingest.frame import Frame, Header, Refused, Skipped
 from petgan.ingest.known import File, Known
@@ -39,6 +40,7 @@ class Findings:
     files: int = 0
     known: set[str] = field(default_factory=set)  # ids of files that were not read, since an earlier run did
     copies: list[Frame] = field(default_factory=list)
+    incomplete: set[str] = field(default_factory=set)  # series of which a slice cannot be taken
 
 
 def find_images(
@@ -103,7 +105,7 @@ def find_images(
     nameless = [file.name for file, frame in found if frame.header.patient is None]
     by_collection = any(frame.header.collection in NAMED for _, frame in found)
     findings.patients = resolve_rule(patients, nameless, by_collection)
-    findings.frames = _with_patients(found, patients == "auto", findings, key)
+    findings.frames = _whole_ones(_with_patients(found, patients == "auto", findings, key), findings)
     return findings
 
 
@@ -199,6 +201,8 @@ def _read(
                 known.skip(file, outcome.reason)
         elif isinstance(outcome, Refused):
             findings.refused[file.id] = outcome.reason
+            if outcome.series:
+                findings.incomplete.add(key.series(outcome.series))
         else:
             name, headers = outcome
             try:
@@ -234,7 +238,10 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
             headers = FORMATS[format_name].scan(path)
         return (format_name, headers) if headers else Refused("holds no image")
     except Exception as error:
-        return refusal(error)
+        refused = refusal(error)
+        if format_name == "dicom" and not isinstance(refused, Skipped):
+            return Refused(refused.reason, series_of(path))
+        return refused
 
 
 _NOT_THERE = (errno.ENOENT, errno.EACCES, errno.EPERM, errno.ELOOP, errno.ENAMETOOLONG, errno.ESTALE)
@@ -294,4 +301,16 @@ def _with_patients(found: Sequence[Found], headers_count: bool, findings: Findin
             kept.append(replace(frame, patient=patient))
         except Refused as error:
             findings.refused[frame.id] = error.reason
+            findings.incomplete.add(frame.series)
+    return kept
+
+
+def _whole_ones(frames: Sequence[Frame], findings: Findings) -> list[Frame]:
+    """A series is taken whole or not at all."""
+    kept = []
+    for frame in frames:
+        if frame.header.plane and frame.series in findings.incomplete:
+            findings.refused[frame.id] = "lies in a series of which another file cannot be taken"
+        else:
+            kept.append(frame)
     return kept

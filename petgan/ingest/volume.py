@@ -121,11 +121,11 @@ def pictures(frames: Iterable[Frame], take: Take) -> tuple[list[Picture], dict[s
         Series by series. A slice has its rank in the whole volume, whichever are taken; a projection has
         that of its direction in `AXES`. What is no slice has its header's view, empty if it has none.
     dict of str to str
-        Why files are refused, by id: all of a series in which slices share a position, are missing, lie
-        unevenly, or differ in orientation, pixel spacing or size; for projections also one that has a
-        single slice or no PixelSpacing, whose slices are shifted against one another, or that lies askew so
-        that two of its axes are equally near a direction of the patient's. Positions are in mm along the
-        normal.
+        Why files are refused, by id: all of a series in which slices share a position, are missing (between
+        others, or by NumberOfSlices), lie unevenly, or differ in orientation, pixel spacing or size; for
+        projections also one that has a single slice or no PixelSpacing, whose slices are shifted against one
+        another, or that lies askew so that two of its axes are equally near a direction of the patient's.
+        Positions are in mm along the normal.
     """
     series: defaultdict[tuple[str, str], list[Frame]] = defaultdict(list)
     for frame in frames:
@@ -286,6 +286,7 @@ def _volume_pictures(frames: Sequence[Frame], take: Take) -> list[Picture]:
     _, _, depths = _along_normal(frames)
     order = np.argsort(depths, kind="stable")
     _check_positions(depths[order].tolist())
+    _check_number(frames, depths)
     ordered = tuple(frames[place] for place in order.tolist())
     if take.kind == "mip":
         _check_upright(ordered)
@@ -339,6 +340,21 @@ def _check_positions(depths: Sequence[float]) -> None:
         raise Refused(
             f"lies in a series whose slices lie unevenly: between {_some(uneven)} mm along the normal, where "
             f"the others are {usual:.2f} mm apart"
+        )
+
+
+def _check_number(frames: Sequence[Frame], depths: np.ndarray) -> None:
+    """No slice may be missing at either end.
+
+    NumberOfSlices is that of one volume, however many times or gates a series has (PS3.3 C.8.9.1): of these
+    one at most is here, since no two slices lie at one position. Less than there is was said of something
+    else, such as one bed of several.
+    """
+    whole = max(frame.header.slices for frame in frames)
+    if len(frames) < whole:
+        raise Refused(
+            f"lies in a series that lacks slices: there are {len(frames)}, from {depths.min():.2f} to "
+            f"{depths.max():.2f} mm along the normal, and NumberOfSlices (0054,0081) is {whole}"
         )
 
 

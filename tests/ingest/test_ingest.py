@@ -136,7 +136,8 @@ def test_no_identity_is_in_the_dataset_nor_in_the_record(tmp_path, write_dicom):
         "SeriesInstanceUID": "1.2.826.99.2",
     }
     write_dicom("pet/Doe-Jane/IM1.dcm", pet_slice(0), **secret)
-    write_dicom("pet/Doe-Jane/IM2.dcm", pet_slice(1), **secret | {"PatientID": "Doe^Broken", "Rows": 0})
+    broken = {"PatientID": "Doe^Broken", "SeriesInstanceUID": "1.2.826.99.3", "Rows": 0}
+    write_dicom("pet/Doe-Jane/IM2.dcm", pet_slice(1), **secret | broken)
     (tmp_path / "pet/Doe-Jane/IM3.dcm").write_bytes(b"Doe^Broken")
     options = Options(size=16, patients="(Doe-Jane)")
     record = ingest([tmp_path / "pet"], tmp_path / "out.h5", options, workers=1)

@@ -685,3 +685,46 @@ def test_a_capture_beside_slices_still_waits_for_a_person(write_series, write_di
     )
     plan = make_plan([source], SMALL, workers=1)
     assert (len(plan.pictures), [one.view for one in plan.waiting]) == (5, ["capture"])
+
+
+def spoil_cut(path):
+    path.write_bytes(path.read_bytes()[:900])
+
+
+def spoil_position(path):
+    data = dcmread(path)
+    del data.ImagePositionPatient
+    data.save_as(path)
+
+
+def spoil_patient(path):
+    data = dcmread(path)
+    data.PatientID = ""
+    data.save_as(path)
+
+
+@pytest.mark.parametrize("spoil", [spoil_cut, spoil_position, spoil_patient])
+def test_a_series_with_a_file_that_cannot_be_taken_is_refused_whole(
+    tmp_path, write_series, write_dicom, spoil
+):
+    source = write_series()
+    write_series("other", SeriesInstanceUID="1.2.3")
+    spoil(source / "a.dcm")  # the last by position
+    plan = make_plan([tmp_path], SMALL, workers=1)
+    assert len(plan.pictures) == 5
+    assert len(plan.refused) == 5
+    assert sum("another file" in reason for reason in plan.refused.values()) == 4
+
+
+def test_a_series_is_not_refused_for_a_projection_beside_it(write_series, write_dicom):
+    source = write_series()
+    path = write_dicom("pet/m.dcm", pet_slice(9), ImageType=["DERIVED", "SECONDARY", "MAX PIXEL"])
+    spoil_patient(path)
+    plan = make_plan([source], SMALL, workers=1)
+    assert (len(plan.pictures), len(plan.refused)) == (5, 1)
+
+
+def test_the_number_of_slices_is_read(write_series):
+    reasons = make_plan([write_series(NumberOfSlices=6)], SMALL, workers=1).refused
+    assert len(reasons) == 5
+    assert all("NumberOfSlices" in reason for reason in reasons.values())

@@ -477,3 +477,20 @@ def test_the_axis_nearest_to_the_direction_is_taken():
         frames = frames_at([0, 3, 6, 9], (1.0, 0.0, 0.0), (0.0, np.cos(angle), np.sin(angle)))
         image, _ = project(volume, geometry(frames), "coronal")
         np.testing.assert_array_equal(np.sort(image, None), np.sort(volume.max(axis=axis), None))
+
+
+@pytest.mark.parametrize(("told", "lacks"), [(10, True), (8, True), (7, False), (4, False), (0, False)])
+def test_slices_missing_at_an_end_are_known_by_their_number(told, lacks):
+    frames = frames_at([3.0 * k for k in range(7)], slices=told)
+    made, refused = pictures(frames, ALL)
+    assert len(made) == (0 if lacks else 7)
+    for words in refused.values():
+        assert "there are 7, from 0.00 to 18.00 mm" in words
+        assert f"NumberOfSlices (0054,0081) is {told}" in words
+
+
+def test_two_series_merged_to_one_may_say_the_number_of_either():
+    frames = [
+        changed(frame, slices=3 + (k > 2)) for k, frame in enumerate(frames_at([0, 3, 6, 9, 12, 15, 18]))
+    ]
+    assert len(pictures(frames, ALL)[0]) == 7
