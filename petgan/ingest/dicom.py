@@ -133,6 +133,8 @@ def series_of(path: Path) -> str | None:
 def read(path: Path, index: int) -> np.ndarray:
     """One frame's values after the modality transformation; MONOCHROME1 is turned to bright on dark.
 
+    It is turned round in the range of what is transformed, or of the LUT's entries.
+
     The header of the file read last is kept, so that all frames of a file cost one reading of it, and no
     frame costs the reading of another's pixels.
 
@@ -145,11 +147,7 @@ def read(path: Path, index: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         status = path.stat()
         file = _parsed(path, status.st_mtime_ns, status.st_size)
-        stored = file.frame(index)
-        if file.data.PhotometricInterpretation == "MONOCHROME1":
-            low, high = _stored_span(file.data)
-            stored = low + high - stored.astype(np.float64)
-        values = _modality_values(stored, file.data, index)
+        values = _modality_values(file.frame(index), file.data, index)
     return values.astype(np.float32)
 
 
@@ -491,8 +489,17 @@ def _reals(data: Dataset, keyword: str, count: int) -> list[float] | None:
 
 
 def _modality_values(stored: np.ndarray, data: Dataset, index: int) -> np.ndarray:
+    turned = data.PhotometricInterpretation == "MONOCHROME1"
     if "ModalityLUTSequence" in data:
-        return apply_modality_lut(stored.astype(np.int64), data)
+        values = apply_modality_lut(stored.astype(np.int64), data)
+        if turned:
+            count, first, _ = data.ModalityLUTSequence[0].LUTDescriptor
+            entries = apply_modality_lut(np.arange(first, first + (count or 2**16)), data)
+            values = float(entries.min()) + float(entries.max()) - values
+        return values
+    if turned:
+        low, high = _stored_span(data)
+        stored = low + high - stored.astype(np.float64)
     slope, intercept = _rescale(data, index)
     return stored * slope + intercept
 

@@ -46,6 +46,29 @@ def test_monochrome1_is_inverted_within_the_stored_range(write_dicom):
     assert dicom.scan(path)[0].span == (0, 4095)
 
 
+def squares(first, count):
+    """A Modality LUT from stored values to their squares, less what comes before the first."""
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [count, first, 16])
+    item.ModalityLUTType = "US"
+    item.add_new("LUTData", "US", [(first + k) ** 2 for k in range(count)])
+    return [item]
+
+
+@pytest.mark.parametrize("bits", [4, 12])
+def test_the_modality_lut_comes_before_the_turning(write_dicom, bits):
+    lut = {"ModalityLUTSequence": squares(0, 16), "BitsStored": bits, "HighBit": bits - 1}
+    plain = write_dicom("a.dcm", RAMP, "MG", **lut)
+    turned = write_dicom("b.dcm", RAMP, "MG", PhotometricInterpretation="MONOCHROME1", **lut)
+    np.testing.assert_array_equal(dicom.read(plain, 0), RAMP.astype(np.float64) ** 2)
+    np.testing.assert_array_equal(dicom.read(turned, 0), 225 - RAMP.astype(np.float64) ** 2)
+
+
+def test_beyond_the_modality_lut_its_ends_count(write_dicom):
+    path = write_dicom("a.dcm", RAMP, "MG", ModalityLUTSequence=squares(3, 4))
+    np.testing.assert_array_equal(dicom.read(path, 0), np.clip(RAMP.astype(np.float64), 3, 6) ** 2)
+
+
 def test_sixteen_bits_are_kept(write_dicom):
     path = write_dicom("a.dcm", RAMP + 65520)
     np.testing.assert_array_equal(dicom.read(path, 0), RAMP.astype(np.float32) + 65520)
