@@ -65,7 +65,8 @@ _PIXELS = [
     "SamplesPerPixel", "PhotometricInterpretation", "PlanarConfiguration", "NumberOfFrames", "Rows",
     "Columns", "BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation", "ExtendedOffsetTable",
     "ExtendedOffsetTableLengths", "SOPClassUID", "Modality", "RescaleSlope", "RescaleIntercept",
-    "ModalityLUTSequence", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
+    "ModalityLUTSequence", "PixelPaddingValue", "PixelPaddingRangeLimit", "SharedFunctionalGroupsSequence",
+    "PerFrameFunctionalGroupsSequence",
 ]  # fmt: skip
 _HEADER = [
     *_PIXELS, "SOPInstanceUID", "ImageType", "PatientID", "SeriesInstanceUID", "Units", "BurnedInAnnotation",
@@ -133,7 +134,8 @@ def series_of(path: Path) -> str | None:
 def read(path: Path, index: int) -> np.ndarray:
     """One frame's values after the modality transformation; MONOCHROME1 is turned to bright on dark.
 
-    It is turned round in the range of what is transformed, or of the LUT's entries.
+    It is turned round in the range of what is transformed, or of the LUT's entries. Padding of a mammogram
+    has the smallest value of what is none.
 
     The header of the file read last is kept, so that all frames of a file cost one reading of it, and no
     frame costs the reading of another's pixels.
@@ -147,7 +149,11 @@ def read(path: Path, index: int) -> np.ndarray:
         warnings.simplefilter("ignore")
         status = path.stat()
         file = _parsed(path, status.st_mtime_ns, status.st_size)
-        values = _modality_values(file.frame(index), file.data, index)
+        stored = file.frame(index)
+        values = _modality_values(stored, file.data, index)
+        padding = _padding(stored, file.data)
+        if padding.any() and not padding.all():
+            values[padding] = values[~padding].min()
     return values.astype(np.float32)
 
 
@@ -341,6 +347,9 @@ def _check_image(data: Dataset) -> None:
     check_size(int(data.Columns), int(data.Rows))
     if data.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
         raise Refused("is in colours")
+    stored, high = data.get("BitsStored"), data.get("HighBit")
+    if stored is not None and high is not None and high != stored - 1:
+        raise Refused(f"has a {_tag('HighBit')} of {high}, and of {stored} bits stored it is {stored - 1}")
 
 
 def _quarantine(data: Dataset) -> str | None:
@@ -393,6 +402,8 @@ def _pet_fields(data: Dataset, index: int) -> dict[str, Any]:
             f"is MONOCHROME1 by {_tag('PhotometricInterpretation')}, which PET never is: its values may be "
             "turned round"
         )
+    if "ModalityLUTSequence" not in data:
+        _rescale(data, index)
     fields: dict[str, Any] = {
         "units": _units(data),
         "spacing": _spacing(data, index, "PixelSpacing"),
@@ -504,11 +515,30 @@ def _modality_values(stored: np.ndarray, data: Dataset, index: int) -> np.ndarra
     return stored * slope + intercept
 
 
+def _padding(stored: np.ndarray, data: Dataset) -> np.ndarray:
+    """Which pixels of a mammogram are none of the picture; of PET none are."""
+    value = data.get("PixelPaddingValue")
+    if value is None or data.get("Modality") == "PT":
+        return np.zeros(stored.shape, bool)
+    limit = data.get("PixelPaddingRangeLimit")
+    low, high = sorted((int(value), int(value if limit is None else limit)))
+    return (stored >= low) & (stored <= high)
+
+
 def _rescale(data: Dataset, index: int) -> tuple[float, float]:
     group = _group(data, index, "PixelValueTransformationSequence")
-    if "RescaleSlope" not in group and data.get("Modality") == "PT" and not _is_capture(data):
-        raise Refused(f"lacks {_tag('RescaleSlope')}, without which PET values mean nothing")
-    return float(group.get("RescaleSlope", 1)), float(group.get("RescaleIntercept", 0))
+    slope, intercept = (_reals(group, name, 1) for name in ("RescaleSlope", "RescaleIntercept"))
+    is_pet = data.get("Modality") == "PT" and not _is_capture(data)
+    if slope is None:
+        if is_pet:
+            raise Refused(f"lacks {_tag('RescaleSlope')}, without which PET values mean nothing")
+        if "RescaleSlope" in group:
+            raise Refused(f"has an empty {_tag('RescaleSlope')}")
+        slope = [1.0]
+    if slope[0] == 0 or (is_pet and slope[0] < 0):
+        wanted = "above 0" if is_pet else "not 0"
+        raise Refused(f"has a {_tag('RescaleSlope')} of {slope[0]:g}, and it must be {wanted}")
+    return slope[0], intercept[0] if intercept else 0.0
 
 
 def _group(data: Dataset, index: int, name: str) -> Dataset:

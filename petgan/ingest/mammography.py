@@ -1,9 +1,10 @@
 """Mammograms by DICOM: which breast, from where, for whom, and how large its pixels are.
 
 `petgan.ingest.dicom` turns MONOCHROME1 round: the right sense for both kinds. Of an image for presentation
-MONOCHROME1 says that low values are to be shown bright. An image for processing has no VOI transformation and no shape of its curve is promised; its values
-grow with the exposure of the detector, most where nothing lay in the beam, and MONOCHROME1, which is usual
-for it, shows those dark. Turned round, dense tissue is bright and the background the darkest, though not 0.
+MONOCHROME1 says that low values are to be shown bright. An image for processing has no VOI transformation
+and no shape of its curve is promised; its values grow with the exposure of the detector, most where nothing
+lay in the beam, and MONOCHROME1, which is usual for it, shows those dark. Turned round, dense tissue is
+bright and the background the darkest, though not 0.
 """
 
 from __future__ import annotations
