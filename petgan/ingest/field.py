@@ -4,7 +4,8 @@
 ``full``     the whole picture
 ``breast``   the box around the breast, the same for all slices of a series
 ``170mm``    a square of so many millimetres around the breast's middle, cut off or filled up with black,
-             so that a millimetre is as many pixels in every picture
+             so that a millimetre is as many pixels in every picture; with ``--orient left`` from the
+             breast's left edge to the right
 ===========  =============================================================================================
 
 The breast is what is brighter than the background: Otsu's threshold (1979), on the logarithm of the values
@@ -120,7 +121,9 @@ def breast_box(image: np.ndarray) -> Box:
     )
 
 
-def square_box(box: Box, side_mm: float, spacing: tuple[float, float] | None) -> Box:
+def square_box(
+    box: Box, side_mm: float, spacing: tuple[float, float] | None, *, at_left: bool = False
+) -> Box:
     """A square around the middle of a box; it may reach beyond the picture.
 
     Parameters
@@ -129,6 +132,8 @@ def square_box(box: Box, side_mm: float, spacing: tuple[float, float] | None) ->
     side_mm : float
     spacing : (float, float), optional
         Between rows and between columns, in mm.
+    at_left : bool
+        From the box's left edge, rather than around its middle, to the right.
 
     Raises
     ------
@@ -144,7 +149,8 @@ def square_box(box: Box, side_mm: float, spacing: tuple[float, float] | None) ->
     if not rows * columns:
         raise Refused("has pixels larger than the field")
     check_size(columns, rows)
-    first_row, first_column = (top + bottom - rows) // 2, (left + right - columns) // 2
+    first_row = (top + bottom - rows) // 2
+    first_column = left if at_left else (left + right - columns) // 2
     return first_row, first_row + rows, first_column, first_column + columns
 
 
@@ -166,12 +172,14 @@ def cut(image: np.ndarray, box: Box, black: float = 0.0) -> np.ndarray:
     return out
 
 
-def field_box(field: Field, image: np.ndarray, spacing: tuple[float, float] | None) -> Box | None:
+def field_box(
+    field: Field, image: np.ndarray, spacing: tuple[float, float] | None, *, at_left: bool = False
+) -> Box | None:
     """The box of a field, found on this picture; None if it is the whole picture."""
     if field.kind == "full":
         return None
     box = breast_box(image)
-    return box if field.kind == "breast" else square_box(box, field.side_mm, spacing)
+    return box if field.kind == "breast" else square_box(box, field.side_mm, spacing, at_left=at_left)
 
 
 def _otsu(values: np.ndarray, low: float, high: float) -> float:

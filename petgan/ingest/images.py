@@ -121,12 +121,16 @@ class _Series:
             if header.modality != "pet":
                 values, text = self._seen_to(picture, values)
             quantiles = _quantiles(values)
-            box = self._box if picture.view == "slice" else field_box(how.field, values, spacing)
+            at_left = how.orient == "left" and header.modality != "pet"
+            if picture.view == "slice":
+                box = self._box
+            else:
+                box = field_box(how.field, values, spacing, at_left=at_left)
             if how.dtype != "float32":
                 values = apply(values, self._limits_of(picture, values), np.iinfo(how.dtype).max)
             if box is not None:
                 values = cut(values, box)
-            if how.orient == "left" and header.modality != "pet":
+            if at_left:
                 values = _widened(values, spacing or (1.0, 1.0))
             pixels = square(values, how.size, spacing or (1.0, 1.0))
             if how.dtype != "float32":

@@ -154,3 +154,10 @@ def test_the_full_field_needs_no_spacing_and_no_breast():
     image = np.zeros((4, 4), np.float32)
     assert field_box(parse_field("full"), image, None) is None
     assert field_box(parse_field("breast"), image, None) == (0, 4, 0, 4)
+
+
+@pytest.mark.parametrize("side_mm", [20, 60, 300])
+def test_a_square_at_the_left_begins_where_the_box_does(side_mm):
+    top, bottom, left, right = square_box((10, 50, 5, 65), side_mm, (0.5, 1.0), at_left=True)
+    assert (left, right - left) == (5, side_mm)
+    assert (top + bottom, bottom - top) == (60, 2 * side_mm)

@@ -728,3 +728,18 @@ def test_the_number_of_slices_is_read(write_series):
     reasons = make_plan([write_series(NumberOfSlices=6)], SMALL, workers=1).refused
     assert len(reasons) == 5
     assert all("NumberOfSlices" in reason for reason in reasons.values())
+
+
+@pytest.mark.parametrize("field", ["full", "breast", "10mm", "40mm"])
+@pytest.mark.parametrize("side", ["L", "R"])
+def test_the_chest_wall_is_at_the_left_edge_of_every_field(tmp_path, write_dicom, field, side):
+    rows, columns = np.mgrid[:128, :80]
+    breast = np.where(((rows - 64) / 50) ** 2 + (columns / 60) ** 2 < 1, 1800, 5)
+    write_dicom(
+        "mg/a.dcm", breast if side == "L" else breast[:, ::-1], "MG", ImageLaterality=side,
+        ImagerPixelSpacing=["0.2", "0.2"],
+    )  # fmt: skip
+    options = Options(size=64, orient="left", field=field)
+    ingest([tmp_path / "mg"], tmp_path / "mg.h5", options, workers=1)
+    with Dataset(tmp_path / "mg.h5") as dataset:
+        assert dataset.image(0)[32, 0, 0] > 200
