@@ -20,13 +20,13 @@ from pydicom.uid import (
 )
 
 from petgan.ingest.collections import PROJECTIONS, cbis, view
-from petgan.ingest.frame import Refused
+from petgan.ingest.frame import Refused, Skipped
 
 #: What `describe` reads.
 KEYWORDS = [
     "SOPClassUID", "PatientID", "SeriesDescription", "PresentationIntentType", "ImageLaterality",
-    "Laterality", "ViewPosition", "ViewCodeSequence", "PatientOrientation", "PixelSpacing",
-    "ImagerPixelSpacing", "NominalScannedPixelSpacing",
+    "Laterality", "ViewPosition", "ViewCodeSequence", "PartialView", "PatientOrientation", "PixelSpacing",
+    "ImagerPixelSpacing", "NominalScannedPixelSpacing", "EstimatedRadiographicMagnificationFactor",
 ]  # fmt: skip
 
 _KINDS = {
@@ -35,7 +35,7 @@ _KINDS = {
     "FOR PRESENTATION": "presentation",
     "FOR PROCESSING": "processing",
 }
-# CID 4014 by SNOMED CT and by the codes of older files (SNOMED-RT).
+# CID 4014, and XCC without a side, by SNOMED CT and by the codes of older files (SNOMED-RT).
 _CODES = {
     "399162004": "cc", "R-10242": "cc",
     "399368009": "mlo", "R-10226": "mlo",
@@ -43,12 +43,16 @@ _CODES = {
     "399352003": "lm", "R-10228": "lm",
     "399099002": "lmo", "R-10230": "lmo",
     "399196006": "fb", "R-10244": "fb",
+    "399265009": "xcc", "R-102CF": "xcc",
     "399192008": "xccl", "R-1024A": "xccl",
     "399101009": "xccm", "R-1024B": "xccm",
     "399188001": "sio", "R-102D0": "sio",
     "441555000": "iso", "R-40AAA": "iso",
 }  # fmt: skip
 _SPECIMEN = ("127457009", "G-8310")
+# Of CID 4015: spot compression, magnification.
+_DETAILS = ("399055006", "R-102D7", "399163009", "R-102D6")
+DETAIL = "spot, magnified or partial view, which does not show a whole breast"
 
 
 def describe(data: Dataset) -> dict[str, Any]:
@@ -70,11 +74,13 @@ def describe(data: Dataset) -> dict[str, Any]:
     Refused
         If attributes contradict each other, or it shows no breast in one projection.
     Skipped
-        If it is a mask or a crop of CBIS-DDSM.
+        If it is a mask or a crop of CBIS-DDSM, or a spot, magnified or partial view.
     """
     sop_class = _sop_class(data)
     if sop_class == BreastTomosynthesisImageStorage:
         raise Refused("is a tomosynthesis, of which no rule takes one image")
+    if _is_detail(data):
+        raise Skipped(DETAIL)
     out: dict[str, Any] = {
         "collection": "mammogram",
         "view": view(_side(data), _projection(data)),
@@ -125,7 +131,17 @@ def _projection(data: Dataset) -> str | None:
     return projection if projection in PROJECTIONS else None
 
 
+def _is_detail(data: Dataset) -> bool:
+    modifiers = [
+        _text(modifier, "CodeValue")
+        for item in data.get("ViewCodeSequence") or ()
+        for modifier in item.get("ViewModifierCodeSequence") or ()
+    ]
+    return _text(data, "PartialView").upper() == "YES" or not set(_DETAILS).isdisjoint(modifiers)
+
+
 def _spacing(data: Dataset) -> tuple[float, float] | None:
+    """In the breast, between rows and between columns: that on the detector is larger, as is the shadow."""
     for name in ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing"):
         values = data.get(name)
         if values is None or values == "":
@@ -136,8 +152,22 @@ def _spacing(data: Dataset) -> tuple[float, float] | None:
             raise Refused(f"has a {name} that is not two numbers") from None
         if not all(0 < value < math.inf for value in (between_rows, between_columns)):
             raise Refused(f"has a {name} that is not above 0")
+        if name == "ImagerPixelSpacing":
+            factor = _magnification(data)
+            return between_rows / factor, between_columns / factor
         return between_rows, between_columns
     return None
+
+
+def _magnification(data: Dataset) -> float:
+    value = data.get("EstimatedRadiographicMagnificationFactor")
+    try:
+        factor = float(value or 1)
+    except (TypeError, ValueError):
+        factor = math.nan
+    if not 0 < factor < math.inf:
+        raise Refused("has an EstimatedRadiographicMagnificationFactor (0018,1114) that is not above 0")
+    return factor
 
 
 def _agreed(found: set[str | None], reason: str) -> str | None:

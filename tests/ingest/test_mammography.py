@@ -67,6 +67,8 @@ def test_views_by_pydicoms_own_table_of_codes(side, meaning, projection):
 
 def test_older_codes_and_unknown_ones():
     assert describe(mammogram(Laterality="L", ViewCodeSequence=code("R-10226")))["view"] == "left-mlo"
+    for xcc in ("R-102CF", "399265009"):
+        assert describe(mammogram(Laterality="L", ViewCodeSequence=code(xcc)))["view"] == "left-xcc"
     assert describe(mammogram(Laterality="L", ViewCodeSequence=code("1")))["view"] == "left"
     assert describe(mammogram(ImageLaterality="B", ViewPosition="CC"))["view"] is None
 
@@ -82,6 +84,10 @@ def test_older_codes_and_unknown_ones():
         ({"PixelSpacing": [0.1, 0]}, "above 0"),
         ({"PixelSpacing": [0.1]}, "two numbers"),
         ({"ImagerPixelSpacing": [0.1, -1]}, "above 0"),
+        (
+            {"ImagerPixelSpacing": [0.1, 0.1], "EstimatedRadiographicMagnificationFactor": "-1"},
+            "(0018,1114)",
+        ),
     ],
 )
 def test_contradictions_are_refused(attributes, words):
@@ -120,6 +126,42 @@ def test_calibrated_spacing_goes_first():
     assert describe(mammogram(ImagerPixelSpacing=[0.1, 0.2]))["spacing"] == (0.1, 0.2)
     both = mammogram(ImagerPixelSpacing=[0.1, 0.2], PixelSpacing=[0.07, 0.08])
     assert describe(both)["spacing"] == (0.07, 0.08)
+
+
+def test_the_spacing_of_the_detector_is_that_of_the_breast_magnified():
+    magnified = {"ImagerPixelSpacing": [0.1, 0.2], "EstimatedRadiographicMagnificationFactor": 1.25}
+    assert describe(mammogram(**magnified))["spacing"] == (0.08, 0.16)
+    assert describe(mammogram(**magnified, PixelSpacing=[0.07, 0.08]))["spacing"] == (0.07, 0.08)
+    without = magnified | {"EstimatedRadiographicMagnificationFactor": None}
+    assert describe(mammogram(**without))["spacing"] == (0.1, 0.2)
+
+
+def modified(*modifiers):
+    sequence = code("399162004")
+    sequence[0].ViewModifierCodeSequence = Sequence([code(one)[0] for one in modifiers])
+    return {"ViewCodeSequence": sequence}
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PartialView": "YES"},
+        modified(codes.CID4015.SpotCompression.value),
+        modified(codes.CID4015.ImplantDisplaced.value, codes.CID4015.Magnification.value),
+        modified("R-102D6"),
+        modified("R-102D7"),
+    ],
+)
+def test_what_does_not_show_a_whole_breast_is_skipped(write_dicom, attributes):
+    with pytest.raises(Skipped, match="whole breast"):
+        dicom.scan(write_dicom("a.dcm", np.zeros((4, 4)), "MG", **attributes))
+
+
+@pytest.mark.parametrize(
+    "attributes", [{"PartialView": "NO"}, modified(), modified(codes.CID4015.ImplantDisplaced.value)]
+)
+def test_other_modifiers_leave_a_view_what_it_is(attributes):
+    assert describe(mammogram(ImageLaterality="L", ViewPosition="CC", **attributes))["view"] == "left-cc"
 
 
 def test_cbis_by_its_patient_id():
