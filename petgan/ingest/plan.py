@@ -191,7 +191,8 @@ def plan_with(
     known.keep(fresh, [frame for frame in found.copies if frame.id not in found.known])
     read = {(frame.id, frame.index): frame for frame in fresh}
     frames = [read.get((f.id, f.index), f) for f in frames if f.id not in found.refused]
-    units = _only_one("unit", (frame.header.units for frame in frames), hint="choose with --units")
+    hint = "give them to ingests of their own: DDSM's films are in optical density, other mammograms are not"
+    units = _only_one("unit", (frame.header.units for frame in frames), hint=hint)
     if units == "bqml":
         rules = (frame.rule for frame in frames)
         _only_one("DecayCorrection (0054,1102)", rules, hint="--units suvbw allows for it")

@@ -13,18 +13,20 @@ import h5py
 import numpy as np
 import pytest
 from pydicom import dcmread
-from pydicom.uid import SecondaryCaptureImageStorage
+from pydicom.uid import DigitalMammographyXRayImageStorageForProcessing, SecondaryCaptureImageStorage
 
 from ingest.conftest import multi_frame_pet
 from petgan import cli
 from petgan.errors import ConfigError, DiskError, InputError
 from petgan.ingest import Options, ingest, make_plan
 from petgan.ingest.deidentify import load_key
+from petgan.ingest.field import breast_box, cut, square_box
 from petgan.ingest.frame import QUANTILES
 from petgan.ingest.images import _quantiles, make_unit, preview
 from petgan.ingest.known import code_version
 from petgan.ingest.quarantine import read_decisions
 from petgan.ingest.scan import find_files, refusal, scan_file
+from petgan.ingest.resize import square
 from petgan.ingest.volume import PROJECTED
 from petgan.store import Dataset
 
@@ -743,3 +745,58 @@ def test_the_chest_wall_is_at_the_left_edge_of_every_field(tmp_path, write_dicom
     ingest([tmp_path / "mg"], tmp_path / "mg.h5", options, workers=1)
     with Dataset(tmp_path / "mg.h5") as dataset:
         assert dataset.image(0)[32, 0, 0] > 200
+
+
+def test_mammograms_of_both_kinds_never_stand_in_one_dataset(tmp_path, write_dicom):
+    write_dicom("mg/a.dcm", pet_slice(0), "MG")
+    write_dicom("mg/b.dcm", pet_slice(1), "MG", SOPClassUID=DigitalMammographyXRayImageStorageForProcessing)
+    write_dicom("mg/c.dcm", pet_slice(2), "MG")
+    with pytest.raises(InputError, match="2 presentation, 1 processing") as caught:
+        make_plan([tmp_path / "mg"], SMALL, workers=1)
+    assert "--kind" in str(caught.value)
+    for kind, count in (("presentation", 2), ("processing", 1)):
+        plan = make_plan([tmp_path / "mg"], SMALL.model_copy(update={"kind": kind}), workers=1)
+        assert {picture.frames[0].header.kind for picture in plan.pictures} == {kind}
+        assert (len(plan.pictures), sum(plan.skipped.values())) == (count, 3 - count)
+
+
+def test_films_in_optical_density_need_a_dataset_of_their_own(tmp_path, write_dicom):
+    write_dicom("mg/a.dcm", pet_slice(0), "MG")
+    (tmp_path / "mg/A_1141_1.LEFT_CC.LJPEG.1").write_bytes(bytes(64 * 64 * 2))
+    said = "LEFT_CC LINES 64 PIXELS_PER_LINE 64 BITS_PER_PIXEL 12 RESOLUTION 50 OVERLAY"
+    (tmp_path / "mg/A-1141-1.ics").write_text(f"DIGITIZER HOWTEK\n{said}\n")
+    with pytest.raises(InputError, match="several") as caught:
+        make_plan([tmp_path / "mg"], SMALL, workers=1)
+    assert "ingests of their own" in str(caught.value)
+    assert "--units" not in str(caught.value)
+
+
+@pytest.mark.parametrize("field", ["breast", "30mm"])
+def test_a_field_shows_the_same_part_of_every_slice(tmp_path, write_dicom, field):
+    """Of slices in which the body lies elsewhere, what is found on all of them together."""
+    stored = []
+    for k in range(4):
+        image = np.random.default_rng(k).integers(0, 9, (32, 32), np.uint16)
+        image[8 + k : 16 + k, 6 + 2 * k : 14 + 2 * k] += 900
+        stored.append(image)
+        write_dicom(
+            f"pet/{k}.dcm", image, ImagePositionPatient=["0", "0", str(2 * k)], PixelSpacing=["2", "2"]
+        )
+    options = Options(size=16, field=field, units="bqml", dtype="float32")
+    ingest([tmp_path / "pet"], tmp_path / "pet.h5", options, workers=1)
+    box = breast_box(np.max(stored, axis=0))
+    if field == "30mm":
+        box = square_box(box, 30.0, (2.0, 2.0))
+    expected = [square(cut(image.astype(np.float32), box), 16) for image in stored]
+    with Dataset(tmp_path / "pet.h5") as dataset:
+        np.testing.assert_allclose(dataset.images()[..., 0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("modality", "keyword"), [("PT", "PixelSpacing"), ("MG", "ImagerPixelSpacing")])
+def test_pixels_that_are_no_squares_become_squares(tmp_path, write_dicom, modality, keyword):
+    """16 rows of 4 mm and 32 columns of 2 mm are as high as they are wide: nothing is filled up."""
+    write_dicom("a/a.dcm", np.full((16, 32), 700), modality, **{keyword: ["4", "2"]})
+    units = {"units": "bqml"} if modality == "PT" else {}
+    ingest([tmp_path / "a"], tmp_path / "a.h5", Options(size=16, dtype="float32", **units), workers=1)
+    with Dataset(tmp_path / "a.h5") as dataset:
+        np.testing.assert_allclose(dataset.images(), 700)
