@@ -315,6 +315,7 @@ def bundled(name, modality, **attributes):
         for keyword in ("Units", "ImagePositionPatient", "ImageOrientationPatient"):
             data[keyword] = model[keyword]
     data.RescaleSlope, data.RescaleIntercept = "1", "0"
+    data.pop("PixelPaddingValue", None)  # of a mammogram it becomes black
     data.file_meta.MediaStorageSOPClassUID = model.SOPClassUID
     for keyword, value in attributes.items():
         setattr(data, keyword, value)
