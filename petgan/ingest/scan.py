@@ -226,6 +226,7 @@ def _sealed(header: Header, file: File, key: Key) -> Header:
 
 def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
     """A file's format and the headers of its images, or why there are none."""
+    format_name = None
     try:
         format_name = format_of(path)
         if format_name is None:

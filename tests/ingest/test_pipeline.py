@@ -25,8 +25,8 @@ from petgan.ingest.frame import QUANTILES
 from petgan.ingest.images import _quantiles, make_unit, preview
 from petgan.ingest.known import code_version
 from petgan.ingest.quarantine import read_decisions
-from petgan.ingest.scan import find_files, refusal, scan_file
 from petgan.ingest.resize import square
+from petgan.ingest.scan import find_files, refusal, scan_file
 from petgan.ingest.volume import PROJECTED
 from petgan.store import Dataset
 
@@ -661,6 +661,8 @@ def test_what_killed_runs_were_writing_goes_with_the_next_one(tmp_path, pictures
         (tmp_path / name).write_text("somebody's")
     ingest([pictures], tmp_path / "o.h5", SMALL, workers=1)
     assert {path.name for path in tmp_path.glob(".*.tmp")} == kept
+
+
 @pytest.mark.parametrize("take", ["all", "central:2", "mip:coronal"])
 def test_projections_of_the_scanner_stand_beside_no_slices(tmp_path, write_series, write_dicom, take):
     source = write_series()
