@@ -159,7 +159,7 @@ def pet_files(folder, canaries):
             "Units": "BQML",
             "SeriesInstanceUID": canaries.of("UI"),
         },
-        {"PatientID": "", "BurnedInAnnotation": "NO"},
+        {"PatientID": "", "BurnedInAnnotation": "NO", "SeriesInstanceUID": canaries.of("UI")},
         {"PatientID": canaries.word(), "ImagePositionPatient": ["1", "2", "3"], "Rows": 0},
         {"PatientID": patient, "Rows": 32, "Modality": "OT"},
     ):
