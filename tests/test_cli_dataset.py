@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 
 import h5py
 import numpy as np
@@ -94,6 +95,29 @@ def test_audit_says_what_kind_and_where_but_not_who(clinic, make_dataset, capsys
     assert lines[1].startswith("file 2 (its name identifies): its name: name of a folder as text")
     assert lines[-1].endswith("of 2 files: 2 findings")
     for word in ("HOSP", "Doe", "Jane"):
+        assert word not in told.out + told.err
+
+
+def test_an_audit_against_what_cannot_be_read_proves_nothing(clinic, make_dataset, capsys, monkeypatch):
+    from petgan.ingest import parallel
+    from petgan.ingest.frame import Refused
+
+    isolation = []
+
+    @contextmanager
+    def pool(workers, *, isolated=False):
+        isolation.append(isolated)
+        yield lambda function, tasks: (
+            Refused(parallel.CRASHED) if number == 1 else function(task) for number, task in enumerate(tasks)
+        )
+
+    monkeypatch.setattr(parallel, "worker_pool", pool)
+    assert cli.main(["dataset", "audit", str(make_dataset()), "--source", str(clinic)]) == 1
+    assert isolation == [True]  # what breaks a reader does not break the command, on one core neither
+    told = capsys.readouterr()
+    assert told.out.splitlines()[-1].endswith("none was found, which proves nothing")
+    assert "1 files of the source could not be read to their end" in told.err
+    for word in ("Doe", "IMG"):
         assert word not in told.out + told.err
 
 

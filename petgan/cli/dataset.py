@@ -88,7 +88,8 @@ def _audit(paths: list[Path], sources: list[Path]) -> int:
     from petgan.ingest.parallel import worker_pool
 
     files = files_below(paths, sources)
-    with worker_pool(len(os.sched_getaffinity(0))) as run_all, progress_bar("identities", "files") as show:
+    pool = worker_pool(len(os.sched_getaffinity(0)), isolated=True)
+    with pool as run_all, progress_bar("identities", "files") as show:
         known = identities(sources, run_all, show)
     with progress_bar("search", "bytes") as show:
         findings = list(search(files, known, show))
@@ -102,15 +103,18 @@ def _audit(paths: list[Path], sources: list[Path]) -> int:
     size = sum(path.stat().st_size for path, _ in files)
     if known.damaged:
         print(
-            f"petgan dataset: {known.damaged} files of the source could not be read to their end; of these "
-            "their names were looked for, and what could be read",
+            f"petgan dataset: {known.damaged} files of the source could not be read to their end; their names were "
+            "looked for, and what could be read. Without them there is no proof: leave them out or mend them",
             file=sys.stderr,
         )
+    found = f"{len(findings):,} findings" if findings else "none is there"
+    if known.damaged and not findings:
+        found = "none was found, which proves nothing"
     print(
         f"looked for {len(known):,} identities of {known.files:,} files in {size:,} bytes of {len(files):,} "
-        f"files: {f'{len(findings):,} findings' if findings else 'none is there'}"
+        f"files: {found}"
     )
-    return EXIT_FAILURE if findings else 0
+    return EXIT_FAILURE if findings or known.damaged else 0
 
 
 def _find(ids: list[str], sources: list[Path], key_file: Path | None) -> int:

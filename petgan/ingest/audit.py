@@ -35,8 +35,10 @@ import hashlib
 import html
 import io
 import json
+import lzma
 import os
 import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -49,7 +51,8 @@ import h5py
 
 from petgan.errors import InputError
 from petgan.ingest import embedded
-from petgan.ingest.identities import file_identities
+from petgan.ingest.frame import Refused
+from petgan.ingest.identities import file_identities, name_identities
 from petgan.ingest.needles import LONGEST, Needles, anchor
 from petgan.ingest.parallel import OrderedMap
 from petgan.ingest.scan import find_files
@@ -67,7 +70,10 @@ _HEXADECIMAL = re.compile(rb"[0-9a-f]{1,15}")
 _BASE64 = re.compile(rb"[A-Za-z0-9+/]{256,}={0,2}")
 _UID = re.compile(rb"[0-9]+(\.[0-9]+)+")
 # What h5py, zipfile, gzip and the system raise over files that are cut short.
-_DAMAGED = (OSError, RuntimeError, KeyError, ValueError, EOFError, zlib.error, zipfile.BadZipFile)
+_DAMAGED = (
+    OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError, MemoryError, struct.error,
+    zlib.error, lzma.LZMAError, zipfile.BadZipFile,
+)  # fmt: skip
 _MANY = 32  # forms of one identity, at most
 
 
@@ -113,7 +119,8 @@ class Identities:
     files : int
         Read.
     damaged : int
-        Of them, those of which not everything could be read.
+        Of them, those of which not everything could be read: what else identifies in them is not known, so
+        that no search proves anything.
     """
 
     kinds: Mapping[bytes, str]
@@ -183,8 +190,11 @@ def identities(
     files = find_files(sources)
     kinds: dict[bytes, str] = {}
     damaged = 0
-    for done, (found, complete) in enumerate(run_all(file_identities, files), 1):
+    outcomes = zip(files, run_all(file_identities, files), strict=True)
+    for done, ((_, name), outcome) in enumerate(outcomes, 1):
         show(done, len(files))
+        # A file that broke its reader has a name all the same.
+        found, complete = (name_identities(name), False) if isinstance(outcome, Refused) else outcome
         damaged += not complete
         for kind, value in found:
             kinds.setdefault(value, kind)

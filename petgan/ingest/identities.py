@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -98,7 +98,7 @@ def file_identities(file: tuple[Path, str]) -> tuple[list[Identity], bool]:
         Whether the file could be read to its end.
     """
     path, name = file
-    found = list(_names(name))
+    found: list[Identity] = []
     complete = True
     try:
         kind = format_of(path)
@@ -112,8 +112,17 @@ def file_identities(file: tuple[Path, str]) -> tuple[list[Identity], bool]:
                 found += embedded.texts(data)
     except Exception:
         complete = False
+    return [*name_identities(name), *_that_count(found)], complete
+
+
+def name_identities(name: str) -> list[Identity]:
+    """What identifies in the name of a file below the given folder."""
+    return _that_count(_names(name))
+
+
+def _that_count(found: Iterable[Identity]) -> list[Identity]:
     cut = ((kind, value.strip(b"\0 \t\r\n")[:LONGEST]) for kind, value in found)
-    return [(kind, value) for kind, value in cut if _counts(value)], complete
+    return [(kind, value) for kind, value in cut if _counts(value)]
 
 
 def _counts(value: bytes) -> bool:

@@ -6,6 +6,7 @@ import hashlib
 import html
 import io
 import json
+import random
 import tracemalloc
 import zipfile
 
@@ -17,11 +18,14 @@ from pydicom.datadict import tag_for_keyword
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
 
+from ingest import mutations
 from ingest.conftest import dicom_dataset
 from petgan.errors import InputError
 from petgan.ingest import embedded
 from petgan.ingest.audit import BLOCK, Identities, files_below, identities, search
 from petgan.ingest.basic_profile import KEYWORDS, TAGS, identifies, is_of_the_standard
+from petgan.ingest.frame import Refused
+from petgan.ingest.identities import file_identities
 from petgan.ingest.needles import LONGEST, Needles, anchor
 
 SECRET = b"HOSP-4711-XYZ"
@@ -433,3 +437,41 @@ def test_a_damaged_file_is_no_proof(tmp_path):
     for kind in ("h5", "gz", "zip"):
         with pytest.raises(InputError, match=f"cannot search file 1 of 1, of kind .{kind}"):
             list(search([(tmp_path / f"o.{kind}", "o")], known(SECRET)))
+
+
+def test_a_file_that_breaks_its_reader_is_known_by_its_name_and_proves_nothing(tmp_path):
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s/Doe-Jane.dcm").touch()
+    everything = identities([tmp_path / "s"], lambda function, tasks: (Refused("crash") for _ in tasks))
+    assert everything.damaged == 1
+    assert set(everything.kinds) == {b"Doe-Jane", b"Doe-Jane.dcm"}
+
+
+def test_a_damaged_archive_of_any_compression_is_no_proof(tmp_path):
+    random = np.random.default_rng(0)
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA):
+        archive = io.BytesIO()
+        with zipfile.ZipFile(archive, "w", method) as file:
+            file.writestr("a", bytes(random.integers(0, 256, 200, np.uint8)) + b"a" * 5000)
+        for at in range(30, 130, 10):
+            content = bytearray(archive.getvalue())
+            content[at : at + 30] = b"\xff" * 30
+            (tmp_path / "o.zip").write_bytes(content)
+            with pytest.raises(InputError, match="cannot search"):
+                list(search([(tmp_path / "o.zip", "o")], known(SECRET)))
+
+
+@pytest.mark.parametrize("kind", sorted(mutations.SUFFIXES))
+def test_identities_of_broken_files_are_all_that_comes_of_them(tmp_path, kind):
+    for seed in range(60):
+        content = mutations.make(kind, seed)
+        if len(content) < 2**20:
+            path = mutations.lay(tmp_path, kind, "Doe-Jane", content)
+            found, complete = file_identities((path, f"ward/{path.name}"))
+            assert isinstance(complete, bool)
+            assert ("name of a folder", b"ward") in found
+            assert all(0 < len(value) <= 512 for _, value in found)
+    texts = random.Random(0)
+    for _ in range(200):
+        (tmp_path / "A-1-1.ics").write_bytes(texts.randbytes(texts.randrange(300)))
+        assert file_identities((tmp_path / "A-1-1.ics", "A-1-1.ics"))[1]
