@@ -74,6 +74,11 @@ _DAMAGED = (
     OSError, RuntimeError, LookupError, ValueError, TypeError, EOFError, MemoryError, struct.error,
     zlib.error, lzma.LZMAError, zipfile.BadZipFile,
 )  # fmt: skip
+#: Endings of names that a message may quote: any other might be a part of a patient's name.
+_ENDINGS = (
+    ".csv", ".gz", ".h5", ".hdf5", ".html", ".jpg", ".json", ".jsonl", ".keras", ".npy", ".npz", ".old", ".png",
+    ".tar", ".txt", ".yaml", ".zip",
+)  # fmt: skip
 _MANY = 32  # forms of one identity, at most
 
 
@@ -267,9 +272,9 @@ def search(
         try:
             yield from _Search(path, known).run(name, show_file)
         except _DAMAGED as error:
+            kind = f", of kind {path.suffix}" if path.suffix in _ENDINGS else ""
             raise InputError(
-                f"cannot search file {number} of {len(files)}, of kind {path.suffix or 'none'}: it is "
-                "damaged, or may not be read",
+                f"cannot search file {number} of {len(files)}{kind}: it is damaged, or may not be read",
                 hint="without it there is no proof; leave it out or mend it",
             ) from error
         done += size

@@ -23,6 +23,7 @@ Buffer = bytes | mmap.mmap
 _TECHNICAL = re.compile(
     r"ICS_VERSION|FILM|FILM_TYPE|DENSITY|DIGITIZER|SELECTED|SEQUENCE|(LEFT|RIGHT)_(CC|MLO)", re.IGNORECASE
 )
+_PERSONAL = ("FILENAME", "DATE_OF_STUDY", "DATE_DIGITIZED", "PATIENT_AGE")  # its other keys
 _WIDE_TAGS = range(0x9C9B, 0x9CA0)  # XPTitle to XPSubject
 _LETTER = rb"(?:[\x20-\x7e]|[\xc2-\xdf][\x80-\xbf]|[\xe0-\xef][\x80-\xbf]{2})"
 _RUN = re.compile(_LETTER + rb"{4,}")
@@ -55,14 +56,19 @@ def texts(data: Buffer) -> list[Text]:
 
 
 def ics_texts(data: bytes) -> list[Text]:
-    """Values of an .ics file that may say whom it is of: all but those of films and digitizer."""
+    """Values of an .ics file that may say whom it is of: all but those of films and digitizer.
+
+    A line without a key of DDSM's is a value itself, and so is what follows its first word.
+    """
     found = []
     for line in data.decode("latin-1").splitlines():
         key, _, value = line.strip().partition(" ")
         value = value.strip()
-        if not value or _TECHNICAL.fullmatch(key):
+        if _TECHNICAL.fullmatch(key):
             continue
-        kind = key if re.fullmatch("[A-Z_]+", key) else "line"
+        kind = key.upper() if key.upper() in _PERSONAL else "line"
+        if kind == "line":
+            found.append((".ics line", line.strip().encode()))
         found.append((f".ics {kind}", value.encode()))
         if date := re.fullmatch(r"(\d{1,2})[ /.-](\d{1,2})[ /.-](\d{4})", value):
             day, month, year = map(int, date.groups())

@@ -374,8 +374,16 @@ def test_identities_of_ics_files():
     text = b"ics_version 1.0\nfilename A-1141-1\nDATE_OF_STUDY 2 7 1995\nPATIENT_AGE 58\nFILM_TYPE REGULAR\n"
     text += b"DIGITIZER LUMISYS LASER\nSELECTED\nLEFT_CC LINES 4696 PIXELS_PER_LINE 3024\nREMARK of Jane\n"
     found = {value.decode(): kind for kind, value in embedded.ics_texts(text)}
-    assert set(found) == {"A-1141-1", "2 7 1995", "19950702", "1995-07-02", "58", "of Jane"}
-    assert found["of Jane"] == ".ics REMARK"
+    expected = {"A-1141-1", "2 7 1995", "19950702", "1995-07-02", "58", "of Jane", "REMARK of Jane"}
+    assert set(found) == expected
+    assert (found["A-1141-1"], found["58"]) == (".ics FILENAME", ".ics PATIENT_AGE")
+
+
+@pytest.mark.parametrize("line", ["DOE JANEBORN19480229", "DOE_JANE born 1948", "DOE-JANE-19480229"])
+def test_a_free_line_of_an_ics_file_is_searched_for_whole_and_never_told(line):
+    found = embedded.ics_texts(f"FILM_TYPE REGULAR\n{line}\n".encode())
+    assert (".ics line", line.encode()) in found
+    assert {kind for kind, _ in found} == {".ics line"}
 
 
 def test_texts_of_pictures(tmp_path):
@@ -437,6 +445,12 @@ def test_a_damaged_file_is_no_proof(tmp_path):
     for kind in ("h5", "gz", "zip"):
         with pytest.raises(InputError, match=f"cannot search file 1 of 1, of kind .{kind}"):
             list(search([(tmp_path / f"o.{kind}", "o")], known(SECRET)))
+
+
+def test_the_ending_of_a_name_is_told_only_if_it_is_a_usual_one(tmp_path):
+    (tmp_path / "report.DOE-JANE").write_bytes(b"PK\3\4 and no more")
+    with pytest.raises(InputError, match=r"cannot search file \d of \d: it is damaged"):
+        list(search(files_below([tmp_path]), known(SECRET)))
 
 
 def test_a_file_that_breaks_its_reader_is_known_by_its_name_and_proves_nothing(tmp_path):
