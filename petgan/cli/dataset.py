@@ -84,7 +84,7 @@ def run(args: argparse.Namespace) -> int | None:
 
 
 def _audit(paths: list[Path], sources: list[Path]) -> int:
-    from petgan.ingest.audit import files_below, identities, search
+    from petgan.ingest.audit import NAME, files_below, identities, search, size_of
     from petgan.ingest.parallel import worker_pool
 
     files = files_below(paths, sources)
@@ -93,14 +93,14 @@ def _audit(paths: list[Path], sources: list[Path]) -> int:
         known = identities(sources, run_all, show)
     with progress_bar("search", "bytes") as show:
         findings = list(search(files, known, show))
-    named = {finding.file for finding in findings if finding.place == "its name"}
+    named = {finding.file for finding in findings if finding.place == NAME}
     labels = {
         file: f"file {number} (its name identifies)" if file in named else str(file)
         for number, (file, _) in enumerate(files, 1)
     }
     for finding in findings:
         print(f"{labels[finding.file]}: {finding}")
-    size = sum(path.stat().st_size for path, _ in files)
+    size = sum(size_of(path) or 0 for path, _ in files)
     if known.damaged:
         print(
             f"petgan dataset: {known.damaged} files of the source could not be read to their end; their names were "

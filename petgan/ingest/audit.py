@@ -30,6 +30,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import csv
+import errno
 import gzip
 import hashlib
 import html
@@ -38,13 +39,14 @@ import json
 import lzma
 import os
 import re
+import stat
 import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 import h5py
@@ -62,6 +64,9 @@ DENSE_TEXT, DENSE_NUMBER = 10, 14
 HASH_BYTES = 8  # of a hash that are enough to know it, 16 hexadecimal digits
 BLOCK = 2**20
 STRUCTURED = 2**28  # bytes of a text file that is taken apart; a larger one is searched as it is
+
+NAME = "its name"  # a place
+_NO_PROOF = "without it there is no proof; leave it out or mend it"
 
 Show = Callable[[int, int], None]
 
@@ -209,33 +214,64 @@ def identities(
 
 
 def files_below(paths: Sequence[Path | str], sources: Sequence[Path | str] = ()) -> list[tuple[Path, str]]:
-    """All files of some folders, hidden ones too, with their names below these; none that lies in a source.
+    """All that lies in some folders, hidden or not, with its name below these; nothing that lies in a source.
+
+    That is files, links wherever they lead, folders with nothing in them, and whatever else has a name. Links
+    to folders are not followed.
 
     Raises
     ------
     InputError
-        If a path is missing, a folder cannot be looked into, or there are no files.
+        If a path is missing, a folder cannot be looked into, or there is nothing.
     """
-    not_there = {source.resolve() for source in map(Path, sources)}
-    files: dict[Path, str] = {}
+    not_there = {Path(os.path.realpath(source)) for source in sources}
+    found: dict[Path, str] = {}
 
     def refuse(error: OSError) -> None:
-        raise InputError(f"cannot look into a folder below {path}: {error.strerror}")
+        raise InputError(f"cannot look into a folder below {path}: {error.strerror}", hint=_NO_PROOF)
 
     for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"there is no file or folder {path}")
-        if path.is_file():
-            files[path] = path.name
+        try:
+            is_folder = stat.S_ISDIR(path.stat().st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            raise InputError(f"there is no file or folder {path}") from None
+        except OSError as error:
+            raise InputError(f"cannot look at {path}: {error.strerror}", hint=_NO_PROOF) from None
+        if not is_folder:
+            found[path] = path.name
             continue
         for where, folders, names in os.walk(path, onerror=refuse):
-            folders[:] = sorted(name for name in folders if Path(where, name).resolve() not in not_there)
-            for file in sorted(Path(where, name) for name in names):
-                if file.is_file() and not_there.isdisjoint((file.resolve(), *file.resolve().parents)):
-                    files[file] = file.relative_to(path).as_posix()
-    if not files:
+            folder = Path(os.path.realpath(where))
+            if not not_there.isdisjoint((folder, *folder.parents)):
+                folders.clear()
+                continue
+            links = [name for name in folders if os.path.islink(os.path.join(where, name))]  # noqa: PTH114, PTH118
+            folders[:] = sorted(set(folders) - set(links))
+            for entry in sorted(Path(where, name) for name in (*names, *links)):
+                if folder / entry.name not in not_there:
+                    found[entry] = entry.relative_to(path).as_posix()
+            if not (folders or names or links) and Path(where) != path:
+                found[Path(where)] = Path(where).relative_to(path).as_posix()
+    if not found:
         raise InputError(f"there are no files to search in {', '.join(map(str, paths))}")
-    return list(files.items())
+    return list(found.items())
+
+
+def size_of(path: Path) -> int | None:
+    """Bytes of a file; None of what has a name only: a folder, a pipe, a link that leads to no file.
+
+    Raises
+    ------
+    OSError
+        If that cannot be known.
+    """
+    try:
+        state = path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG) and path.is_symlink():
+            return None
+        raise
+    return state.st_size if stat.S_ISREG(state.st_mode) else None
 
 
 def search(
@@ -262,23 +298,30 @@ def search(
         If a file cannot be read: nothing is known of it then.
     """
     files = list(files)
-    sizes = [path.stat().st_size for path, _ in files]
+    total = sum(_size_or_0(path) for path, _ in files)
     done = 0
-    for number, ((path, name), size) in enumerate(zip(files, sizes, strict=True), 1):
+    for number, (path, name) in enumerate(files, 1):
 
         def show_file(at: int, before: int = done) -> None:
-            show(before + at, sum(sizes))
+            show(before + at, total)
 
         try:
             yield from _Search(path, known).run(name, show_file)
-        except _DAMAGED as error:
+        except _DAMAGED:
             kind = f", of kind {path.suffix}" if path.suffix in _ENDINGS else ""
             raise InputError(
                 f"cannot search file {number} of {len(files)}{kind}: it is damaged, or may not be read",
-                hint="without it there is no proof; leave it out or mend it",
-            ) from error
-        done += size
-        show(done, sum(sizes))
+                hint=_NO_PROOF,
+            ) from None
+        done += _size_or_0(path)
+        show(done, total)
+
+
+def _size_or_0(path: Path) -> int:
+    try:
+        return size_of(path) or 0
+    except OSError:
+        return 0
 
 
 class _Search:
@@ -290,7 +333,11 @@ class _Search:
         self.dense: list[tuple[int, int]] = []
 
     def run(self, name: str, show: Callable[[int], None]) -> Iterator[Finding]:
-        yield from self._block(name.encode("utf-8", "surrogateescape"), "its name", whole=True)
+        yield from self._name(name, NAME)
+        if self.path.is_symlink():
+            yield from self._name(str(self.path.readlink()), "where it leads as a link")
+        if size_of(self.path) is None:
+            return
         with open(self.path, "rb") as file:
             head = file.read(8)
         if h5py.is_hdf5(self.path):
@@ -306,6 +353,11 @@ class _Search:
                 if not self.dense and b"\0" not in data[:4096]:
                     yield from self._text(bytes(data))
         yield from self._raw(show)
+
+    def _name(self, name: str, place: str) -> Iterator[Finding]:
+        parts = PurePath(name).parts
+        yield from self._block(_bytes(name), place)
+        yield from self._whole([_bytes(part) for part in (name, *parts, *(PurePath(p).stem for p in parts))], place)
 
     def _raw(self, show: Callable[[int], None]) -> Iterator[Finding]:
         size = self.path.stat().st_size
@@ -340,13 +392,11 @@ class _Search:
         kind = self.known.kinds[self.known.values[index]]
         return Finding(self.path, offset, place, kind, self.known.form_name(number), index + 1)
 
-    def _block(self, data: bytes, place: str, *, whole: bool = False) -> Iterator[Finding]:
+    def _block(self, data: bytes, place: str) -> Iterator[Finding]:
         """Search something that is in memory."""
         for at in range(0, len(data), BLOCK):
             begin, end = max(0, at - LONGEST), min(at + BLOCK, len(data))
             yield from self._hits(data[begin : end + LONGEST], at - begin, end - begin, False, place, None)
-        if whole:
-            yield from self._whole([data], place)
 
     def _whole(self, strings: Iterable[bytes], place: str) -> Iterator[Finding]:
         for string in strings:

@@ -6,9 +6,11 @@ import hashlib
 import html
 import io
 import json
+import os
 import random
 import tracemalloc
 import zipfile
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -319,6 +321,67 @@ def test_files_below_are_all_but_the_source_s(tmp_path):
     assert names == {"a/1.txt", "a/.hidden"}
     with pytest.raises(InputError, match="no files to search"):
         files_below([top / "source"], [top / "source"])
+
+
+@pytest.mark.parametrize("kind", ["empty folder", "link to a folder", "link to nothing", "pipe", "link's target"])
+def test_whatever_has_a_name_is_searched(tmp_path, kind):
+    top = tmp_path / "out"
+    (top / "inner").mkdir(parents=True)
+    (top / "a.txt").write_text("nothing")
+    (tmp_path / "elsewhere").mkdir()
+    secret = top / "inner" / "Doe^Jane"
+    {
+        "empty folder": lambda: secret.mkdir(),
+        "link to a folder": lambda: secret.symlink_to(tmp_path / "elsewhere"),
+        "link to nothing": lambda: secret.symlink_to("/nowhere"),
+        "pipe": lambda: os.mkfifo(secret),
+        "link's target": lambda: (top / "x").symlink_to("/clinic/Doe^Jane/1.dcm"),
+    }[kind]()
+    found = list(search(files_below([top]), known(b"Doe^Jane")))
+    assert [finding.place for finding in found] == [
+        "where it leads as a link" if kind == "link's target" else "its name"
+    ]
+    assert "Doe" not in str(found[0])
+
+
+def test_a_short_name_is_searched_as_a_whole_one(tmp_path):
+    for name in ("out/Jane/1.txt", "out/Janet/2.txt", "out/3/Jane.txt"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    found = search(files_below([tmp_path / "out"]), known(b"Jane"))
+    assert [finding.file.name for finding in found] == ["Jane.txt", "1.txt"]
+
+
+def test_a_link_into_a_source_is_searched_and_the_source_is_not(tmp_path):
+    (tmp_path / "source/Doe^Jane").mkdir(parents=True)
+    (tmp_path / "source/Doe^Jane/1.txt").write_text("Doe^Jane")
+    (tmp_path / "link").symlink_to(tmp_path / "source/Doe^Jane")
+    (finding,) = search(files_below([tmp_path], [tmp_path / "source"]), known(b"Doe^Jane"))
+    assert (finding.file.name, finding.place) == ("link", "where it leads as a link")
+
+
+def test_what_cannot_be_looked_at_is_no_proof_and_nobody_s_name(tmp_path, monkeypatch):
+    top = tmp_path / "out"
+    top.mkdir()
+    (top / "long").symlink_to("x" * 300)
+    (top / "loop").symlink_to("loop")
+    assert not list(search(files_below([top]), known(SECRET)))
+    (top / "Doe-Jane").mkdir()
+
+    def refuse(self, **options):
+        if self.name.startswith("Doe"):
+            raise PermissionError(13, "Permission denied", str(self))
+        return stat(self, **options)
+
+    stat = Path.stat
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(InputError, match="may not be read") as told:
+        list(search(files_below([top]), known(SECRET)))
+    assert "Doe" not in str(told.value)
+    with pytest.raises(InputError, match=r"cannot look at .*: Permission denied"):
+        files_below([top / "Doe-Jane"])
+    with pytest.raises(InputError, match="cannot look at"):
+        files_below([top / ("x" * 300)])
 
 
 # --- what identifies in a source ------------------------------------------------------------------------
