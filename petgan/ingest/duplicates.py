@@ -66,6 +66,7 @@ FLIPS = ("none", "left-right", "up-down", "both")
 NEAR_BITS = 10  # fingerprints that differ in more are of different pictures
 COARSE_SIDE, COARSE_STRUCTURE = 32, 0.82  # pixels; copies have a larger structure
 FINE_SIDE, FINE_STRUCTURE = 64, 0.90
+LOOKED_AT = 8  # pairs of slices of two series
 
 _HASHED_SIDE, _LOWEST = 32, 4  # the hash: pixels, and its lowest frequency
 _STANDS_OUT, _SMALLEST_SHARE = 0.02, 0.002  # of the largest value; of the pixels
@@ -130,7 +131,7 @@ def find_duplicates(
     patients: Sequence[str],
     image_of: Callable[[int], np.ndarray],
     show: Callable[[int, int], None] = lambda done, total: None,
-    among: Iterable[int] | None = None,
+    series: Sequence[str] | None = None,
 ) -> list[Duplicate]:
     """Copies among pictures: those across patients, and exact ones of one patient.
 
@@ -145,10 +146,10 @@ def find_duplicates(
         in memory at 32x32 bytes.
     show : callable
         Is told the pictures done and their total.
-    among : iterable of int, optional
-        Indices of the pictures that are looked at for near copies; all if None. Exact ones are found among
-        all. Slices of different patients are alike in their thousands, and a patient who is there twice is
-        found by one slice of each series.
+    series : sequence of str, optional
+        Which each is a slice of; None if each is one by itself. Slices of different patients are alike in
+        their thousands, so of two series only the `LOOKED_AT` pairs whose fingerprints are nearest are
+        compared, one for each slice at most. Exact copies are found among all.
 
     Returns
     -------
@@ -160,14 +161,17 @@ def find_duplicates(
     hashes = np.asarray(fingerprints, dtype=np.uint64)
     exact = _exact_copies(hashes, image_of)
     copies = {duplicate.index_b for duplicate in exact}
-    looked_at = range(len(hashes)) if among is None else sorted(among)
-    left = np.array([n for n in looked_at if hashes[n] != EMPTY and n not in copies], dtype=np.int64)
+    left = np.array([n for n in range(len(hashes)) if hashes[n] != EMPTY and n not in copies], dtype=np.int64)
+    names = np.arange(len(hashes)) if series is None else np.asarray(series, dtype=str)
+    volumes = np.unique(names, return_inverse=True)[1]
     found = {(d.index_a, d.index_b): d for d in exact}
     coarse = _CoarsePictures(image_of)
-    for flip, pairs in _near_pairs(hashes[left], codes[left], show):
-        for a, b in coarse.alike(left[pairs], flip):
-            if (a, b) not in found and (duplicate := _confirmed(a, b, flip, hashes, image_of)):
-                found[a, b] = duplicate
+    for near in _near_pairs(hashes[left], codes[left], volumes[left], show):
+        for number, flip in enumerate(FLIPS):
+            pairs = near[near[:, 2] == number, :2]
+            for a, b in coarse.alike(left[pairs], flip):
+                if (a, b) not in found and (duplicate := _confirmed(a, b, flip, hashes, image_of)):
+                    found[a, b] = duplicate
     show(len(hashes), len(hashes))
     return sorted(found.values(), key=lambda d: (d.index_a, d.index_b))
 
@@ -290,22 +294,74 @@ def _exact_copies(hashes: np.ndarray, image_of: Callable[[int], np.ndarray]) -> 
 
 
 def _near_pairs(
-    hashes: np.ndarray, codes: np.ndarray, show: Callable[[int, int], None] = lambda done, total: None
-) -> Iterator[tuple[str, np.ndarray]]:
-    """Pairs (m, 2) of different patients, with few bits between them, and under which flip."""
-    rows, columns = _BLOCK
-    for number, (flip, inverted) in enumerate(_INVERTED.items()):
-        for top in range(0, len(hashes), rows):
-            show((number * len(hashes) + top) // len(_INVERTED), len(hashes))
-            block = hashes[top : top + rows, None] ^ inverted
-            for left in range(top, len(hashes), columns):
-                near = _count_bits(block ^ hashes[None, left : left + columns]) <= NEAR_BITS
+    hashes: np.ndarray,
+    codes: np.ndarray,
+    series: np.ndarray,
+    show: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[np.ndarray]:
+    """Pairs of different patients with few bits between them: (m, 3), smaller index, larger index, flip.
+
+    Each slice of a series with the slice of another that is nearest to it, and of these the `LOOKED_AT`
+    nearest of the two series. A few series at a time with all that follow, so that memory stays small.
+    """
+    order = np.argsort(series, kind="stable")
+    hashes, codes, series = hashes[order], codes[order], series[order]
+    for top, bottom in _stretches(series, _BLOCK[0]):
+        show(top, len(hashes))
+        for left, right in _stretches(series, _BLOCK[1]):
+            if right <= top:
+                continue
+            found = list(_near_in_block(hashes, codes, range(top, bottom), range(max(top, left), right)))
+            if not found:
+                continue
+            rows, columns, flips, distances = np.concatenate(found, axis=1)
+            pairs = series[rows] * len(series) + series[columns]
+            nearest = _first_of_each((columns, flips, distances, rows, pairs), 2, 1)
+            rows, columns, flips, distances, pairs = np.stack([rows, columns, flips, distances, pairs])[:, nearest]
+            chosen = _first_of_each((columns, flips, rows, distances, pairs), 1, LOOKED_AT)
+            ends = np.sort(order[np.stack([rows, columns], 1)[chosen]], 1)
+            yield np.column_stack([ends, flips[chosen]])
+
+
+def _stretches(series: np.ndarray, least: int) -> Iterator[tuple[int, int]]:
+    """From where to where so many pictures stand or more, no series of them cut; the last are fewer."""
+    starts = np.flatnonzero(np.diff(series, prepend=-1))
+    top = 0
+    while top < len(series):
+        later = starts[np.searchsorted(starts, top + least) :]
+        bottom = int(later[0]) if len(later) else len(series)
+        yield top, bottom
+        top = bottom
+
+
+def _near_in_block(hashes: np.ndarray, codes: np.ndarray, above: range, beside: range) -> Iterator[np.ndarray]:
+    """Of some pictures with others: (4, m), both places, the flip, the bits between them."""
+    high, wide = _BLOCK
+    for flip, inverted in enumerate(_INVERTED.values()):
+        for row in above[::high]:
+            block = hashes[row : min(row + high, above.stop), None] ^ inverted
+            for column in beside[::wide]:
+                distances = _count_bits(block ^ hashes[None, column : min(column + wide, beside.stop)])
+                near = distances <= NEAR_BITS
                 if not near.any():  # the rule; and much faster than to look where
                     continue
-                pairs = np.argwhere(near) + np.array((top, left))
-                pairs = pairs[(pairs[:, 0] < pairs[:, 1]) & (codes[pairs[:, 0]] != codes[pairs[:, 1]])]
-                if len(pairs):
-                    yield flip, pairs
+                at = np.flatnonzero(near)
+                rows, columns = at // near.shape[1] + row, at % near.shape[1] + column
+                kept = (rows < columns) & (codes[rows] != codes[columns])
+                bits = distances.ravel()[at[kept]].astype(np.int64)
+                yield np.stack([rows[kept], columns[kept], np.full(len(bits), flip), bits])
+
+
+def _first_of_each(keys: Sequence[np.ndarray], last: int, count: int) -> np.ndarray:
+    """Sort by the keys, as `numpy.lexsort` does: where the first so many stand that agree in the `last` keys."""
+    order = np.lexsort(tuple(keys))
+    same = np.ones(len(order), bool)
+    same[:1] = False
+    for key in keys[len(keys) - last :]:
+        same[1:] &= np.diff(key[order]) == 0
+    starts = np.flatnonzero(~same)
+    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+    return order[ranks < count]
 
 
 def _count_bits(words: np.ndarray) -> np.ndarray:

@@ -412,8 +412,9 @@ class _Work:
 
     def _splits(self, rows: Sequence[Row], image_of: Callable[[int], np.ndarray]) -> Sequence[str]:
         patients = [row.patient for row in rows]
+        series = [f"{row.patient} {picture.frames[0].series}" for row, picture in self._tally.taken]
         with self._progress("duplicates", "images") as show:
-            found = find_duplicates(self._fingerprints, patients, image_of, show, among=self._middle_ones())
+            found = find_duplicates(self._fingerprints, patients, image_of, show, series)
         self._tally.duplicates = [
             (rows[d.index_a].source, rows[d.index_b].source, d.exact,
              patients[d.index_a] != patients[d.index_b])
@@ -428,10 +429,3 @@ class _Work:
         )
         self._tally.splits = [chosen[patient] for patient in patients]
         return self._tally.splits
-
-    def _middle_ones(self) -> list[int]:
-        """Of each series the picture in the middle: its neighbours show the same patient nearly alike."""
-        series: dict[tuple[str, str, str], list[int]] = {}
-        for index, (row, picture) in enumerate(self._tally.taken):
-            series.setdefault((row.patient, picture.frames[0].series, row.view), []).append(index)
-        return sorted(indices[len(indices) // 2] for indices in series.values())

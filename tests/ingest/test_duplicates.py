@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_the_fingerprint_of_a_flip_is_that_of_the_picture_with_bits_inverted(pic
 
 
 def test_progress_is_told_on_the_way():
-    count, told = 1000, []
+    count, told = 3000, []
     random = np.random.default_rng(0).integers(1, 2**63, count).tolist()
     find_duplicates(random, list(map(str, range(count))), None, lambda *numbers: told.append(numbers))
     done = [numbers[0] for numbers in told]
@@ -165,7 +166,9 @@ def test_progress_is_told_on_the_way():
     assert {total for _, total in told} == {count}
 
 
-def test_pairs_are_those_of_brute_force():
+@pytest.mark.parametrize("volumes", [640, 60, 5])
+def test_pairs_are_those_of_brute_force(volumes, monkeypatch):
+    monkeypatch.setattr(duplicates, "_BLOCK", (64, 200))
     random = np.random.default_rng(0)
     base = random.integers(0, 2**64, 40, np.uint64)
     hashes = np.repeat(base, 16)
@@ -174,19 +177,55 @@ def test_pairs_are_those_of_brute_force():
             hashes[n] ^= np.uint64(1) << np.uint64(bit)
         hashes[n] ^= duplicates._INVERTED[FLIPS[n % 4]]
     codes = random.integers(0, 100, len(hashes))
-    found = {
-        (flip, int(a), int(b)) for flip, pairs in duplicates._near_pairs(hashes, codes) for a, b in pairs
-    }
+    series = np.arange(640) if volumes == 640 else random.integers(0, volumes, len(hashes))
+    found = [tuple(pair) for pairs in duplicates._near_pairs(hashes, codes, series) for pair in pairs.tolist()]
     numbers = [int(value) for value in hashes]
-    masks = {flip: int(mask) for flip, mask in duplicates._INVERTED.items()}
-    expected = {
-        (flip, a, b)
+    masks = [int(duplicates._INVERTED[flip]) for flip in FLIPS]
+    distances = {
+        (a, b, flip): (numbers[a] ^ numbers[b] ^ mask).bit_count()
         for a, b in itertools.combinations(range(len(numbers)), 2)
-        for flip in FLIPS
-        if codes[a] != codes[b] and (numbers[a] ^ numbers[b] ^ masks[flip]).bit_count() <= NEAR_BITS
+        for flip, mask in enumerate(masks)
+        if codes[a] != codes[b]
     }
-    assert found == expected
-    assert len(expected) > 1000
+    near = {pair for pair, distance in distances.items() if distance <= NEAR_BITS}
+    assert len(found) == len(set(found)) > 100
+    assert set(found) <= near
+    expected, got = {}, {}
+    for pair in near:
+        first, second = sorted(pair[:2], key=lambda n: (series[n], n))  # each slice of the first series once
+        nearest = expected.setdefault((series[first], series[second]), {})
+        nearest[first] = min(nearest.get(first, 99), distances[pair])
+    for pair in found:
+        got.setdefault(tuple(sorted(series[n] for n in pair[:2])), []).append(distances[pair])
+    assert {key: sorted(values) for key, values in got.items()} == {
+        key: sorted(values.values())[: duplicates.LOOKED_AT] for key, values in expected.items()
+    }
+
+
+def test_a_copy_of_any_slice_joins_two_patients(pictures):
+    """A's second series has the third slice of her first one, of which B has a copy: neither is a middle."""
+    a, b, c = pictures[0], pictures[4], pictures[8]
+    near = brighter(0.95)(c)
+    images = [a, b, c, pictures[1], pictures[5], c, pictures[9], pictures[2]]
+    images += [pictures[6], pictures[10], near, pictures[3], pictures[7]]
+    patients, series = ["A"] * 8 + ["B"] * 5, ["1"] * 3 + ["2"] * 5 + ["3"] * 5
+    found = find_duplicates([fingerprint(image) for image in images], patients, images.__getitem__, series=series)
+    assert (2, 5, True) in [(d.index_a, d.index_b, d.exact) for d in found]
+    assert (2, 10, False) in [(d.index_a, d.index_b, d.exact) for d in found]
+
+
+def test_memory_does_not_grow_with_the_slices():
+    random, peaks = np.random.default_rng(0), []
+    for volumes in (30, 90):
+        hashes = np.full(volumes * 100, 0x123456789ABCDEF0, np.uint64)  # all are alike
+        hashes ^= np.uint64(1) << random.integers(0, 64, len(hashes)).astype(np.uint64)
+        series = np.repeat(np.arange(volumes), 100)
+        tracemalloc.start()
+        pairs = sum(len(near) for near in duplicates._near_pairs(hashes, series, series))
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        assert pairs == duplicates.LOOKED_AT * volumes * (volumes - 1) // 2
+    assert peaks[1] < 1.5 * peaks[0]
 
 
 @given(st.lists(st.integers(0, 2**64 - 1), min_size=1))

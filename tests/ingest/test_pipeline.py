@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 from pydicom import dcmread
 from pydicom.uid import DigitalMammographyXRayImageStorageForProcessing, SecondaryCaptureImageStorage
+from scipy import ndimage
 
 from ingest.conftest import multi_frame_pet
 from petgan import cli
@@ -802,3 +803,66 @@ def test_pixels_that_are_no_squares_become_squares(tmp_path, write_dicom, modali
     ingest([tmp_path / "a"], tmp_path / "a.h5", Options(size=16, dtype="float32", **units), workers=1)
     with Dataset(tmp_path / "a.h5") as dataset:
         np.testing.assert_allclose(dataset.images(), 700)
+@pytest.mark.parametrize("window", ["auto", "suv:0,8"])
+@pytest.mark.parametrize("kept", [range(16), range(12, 24), range(1, 24, 2), range(24)])
+def test_a_volume_under_two_names_is_in_one_split_whichever_slices_are_missing(
+    tmp_path, write_dicom, kept, window
+):
+    """With a percentile window even slices that are the same have other grey levels."""
+
+    def write(patient, seed, slices):
+        noise = np.random.default_rng(seed).random((24, 64, 64))
+        volume = ndimage.gaussian_filter(noise, 2.5)
+        volume = (volume - volume.min()) / np.ptp(volume) * np.linspace(1, 3, 24)[:, None, None]
+        for k in slices:
+            write_dicom(
+                f"scans/{patient}/{k}.dcm",
+                np.rint(8000 * volume[k]),
+                PatientID=patient,
+                SeriesInstanceUID=f"1.2.{ord(patient)}",
+                SOPInstanceUID=f"1.2.{ord(patient)}.{k}",
+                ImagePositionPatient=["0", "0", str(2 * k)],
+                PixelSpacing=["2", "2"],
+            )
+
+    write("A", 3, range(24))
+    write("B", 3, kept)
+    for patient in "CDEFGH":
+        write(patient, ord(patient), range(6))
+    options = Options(size=32, window=window, split=(0.4, 0.3, 0.3))
+    record = ingest([tmp_path / "scans"], tmp_path / "o.h5", options, workers=1)
+    assert record["duplicates"]["across_patients"] >= 4
+    key = load_key()
+    splits = splits_of(tmp_path / "o.h5")
+    assert splits[key.patient("A")] == splits[key.patient("B")]
+    with Dataset(tmp_path / "o.h5") as dataset:
+        of = dict(zip(dataset.columns["source"], dataset.columns["patient"], strict=True))
+    joined = {frozenset((of[a], of[b])) for a, b in record["duplicates"]["sources"]}
+    assert joined == {frozenset((key.patient("A"), key.patient("B")))}
+
+
+def splits_of(path):
+    """The split of each patient, who has one only."""
+    with Dataset(path) as dataset:
+        pairs = set(zip(dataset.columns["patient"], dataset.columns["split"], strict=True))
+    assert len(dict(pairs)) == len(pairs)
+    return dict(pairs)
+
+
+def test_patients_keep_their_splits_when_files_are_added(tmp_path, write_picture):
+    random = np.random.default_rng(0)
+    options = Options(size=16, patients="folder")
+
+    def add(patients, name):
+        for patient in patients:
+            write_picture(f"films/{patient:02d}/{name}.png", random.integers(0, 256, (16, 16), np.uint8))
+        ingest([tmp_path / "films"], tmp_path / "o.h5", options, workers=1)
+        return splits_of(tmp_path / "o.h5")
+
+    first = add(range(1, 60, 2), "a")
+    assert set(first.values()) == {"train", "validation", "test"}
+    more = add(range(1, 30, 2), "b")
+    assert more == first
+    most = add(range(0, 60, 2), "a")
+    assert len(most) == 60
+    assert {patient: most[patient] for patient in first} == first
