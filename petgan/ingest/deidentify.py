@@ -57,7 +57,9 @@ class Key:
         return int.from_bytes(self._digest("split", patient)[:6], "big") / 2**48
 
     def _digest(self, what: str, identity: str) -> bytes:
-        return hmac.digest(self.secret, f"petgan {what}\0".encode() + os.fsencode(identity), "sha256")
+        # What names of files cannot say in UTF-8 comes back as the bytes that it was, in every locale.
+        said = identity.encode("utf-8", "surrogateescape")
+        return hmac.digest(self.secret, f"petgan {what}\0".encode() + said, "sha256")
 
 
 def key_file(given: Path | str | None = None) -> Path:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import os
+import subprocess
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -94,3 +97,19 @@ def test_who_makes_a_key_at_the_same_moment_gets_the_same(tmp_path):
 def test_a_key_beside_its_dataset_is_told_of(tmp_path, caplog, place, warned):
     warn_of_key_beside(tmp_path / "data" / "pet.h5", tmp_path / place)
     assert bool(caplog.records) is warned
+
+
+def test_hashes_do_not_depend_on_the_locale():
+    """Of letters, and of bytes in a file's name that are no UTF-8."""
+    code = "from petgan.ingest.deidentify import Key; k = Key(bytes(32)); print(k.patient('M\\xfcller'), k.name('\\udcff'))"
+    told = []
+    for locale in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, text=True, check=True
+        )
+        told.append(done.stdout.split())
+    expected = [
+        hmac.digest(bytes(32), b"petgan patient\0" + "Müller".encode(), "sha256").hex()[:16],
+        hmac.digest(bytes(32), b"petgan name\0\xff", "sha256").hex()[:16],
+    ]
+    assert told == [expected, expected]
