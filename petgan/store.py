@@ -275,7 +275,10 @@ class Dataset:
         )
         self.tool_version = str(attributes["tool_version"])
         self.digest = str(attributes["digest"])
-        self.configuration: dict[str, Any] = json.loads(attributes["configuration"])
+        configuration = json.loads(attributes["configuration"])
+        if not isinstance(configuration, dict):
+            raise self._damage("its configuration is no mapping")
+        self.configuration: dict[str, Any] = configuration
 
     def _read_arrays(self) -> None:
         names = COLUMNS_OF_SCHEMA[self.schema_version]

@@ -278,6 +278,8 @@ DAMAGES = [
     (attribute("configuration", "{"), "its header cannot be read"),
     (attribute("configuration", "[" * 50_000), "its header cannot be read"),
     (attribute("configuration", 7), "its header cannot be read"),
+    (attribute("configuration", "[]"), "its configuration is no mapping"),
+    (attribute("configuration", "null"), "its configuration is no mapping"),
     *[(without_array(name), f"'{name}' is missing") for name in ("images", *COLUMNS)],
     (array("images", IMAGES[..., 0], chunks=(1, 16, 16)), r"'images' has the shape \(36, 16, 16\)"),
     (array("images", IMAGES[:, :8], chunks=(1, 8, 16, 1)), r"'images' has the shape \(36, 8, 16, 1\)"),
