@@ -103,8 +103,9 @@ def _audit(paths: list[Path], sources: list[Path]) -> int:
     size = sum(size_of(path) or 0 for path, _ in files)
     if known.damaged:
         print(
-            f"petgan dataset: {known.damaged} files of the source could not be read to their end; their names were "
-            "looked for, and what could be read. Without them there is no proof: leave them out or mend them",
+            f"petgan dataset: {known.damaged} files of the source could not be read to their end; their "
+            "names were looked for, and what could be read. Without them there is no proof: leave them out "
+            "or mend them",
             file=sys.stderr,
         )
     found = f"{len(findings):,} findings" if findings else "none is there"

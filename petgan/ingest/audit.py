@@ -81,8 +81,8 @@ _DAMAGED = (
 )  # fmt: skip
 #: Endings of names that a message may quote: any other might be a part of a patient's name.
 _ENDINGS = (
-    ".csv", ".gz", ".h5", ".hdf5", ".html", ".jpg", ".json", ".jsonl", ".keras", ".npy", ".npz", ".old", ".png",
-    ".tar", ".txt", ".yaml", ".zip",
+    ".csv", ".gz", ".h5", ".hdf5", ".html", ".jpg", ".json", ".jsonl", ".keras", ".npy", ".npz", ".old",
+    ".png", ".tar", ".txt", ".yaml", ".zip",
 )  # fmt: skip
 _MANY = 32  # forms of one identity, at most
 
@@ -265,10 +265,11 @@ def size_of(path: Path) -> int | None:
     OSError
         If that cannot be known.
     """
+    nowhere = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
     try:
         state = path.stat()
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG) and path.is_symlink():
+        if error.errno in nowhere and path.is_symlink():
             return None
         raise
     return state.st_size if stat.S_ISREG(state.st_mode) else None
@@ -357,7 +358,9 @@ class _Search:
     def _name(self, name: str, place: str) -> Iterator[Finding]:
         parts = PurePath(name).parts
         yield from self._block(_bytes(name), place)
-        yield from self._whole([_bytes(part) for part in (name, *parts, *(PurePath(p).stem for p in parts))], place)
+        yield from self._whole(
+            [_bytes(part) for part in (name, *parts, *(PurePath(p).stem for p in parts))], place
+        )
 
     def _raw(self, show: Callable[[int], None]) -> Iterator[Finding]:
         size = self.path.stat().st_size

@@ -54,6 +54,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -66,7 +67,7 @@ FLIPS = ("none", "left-right", "up-down", "both")
 NEAR_BITS = 10  # fingerprints that differ in more are of different pictures
 COARSE_SIDE, COARSE_STRUCTURE = 32, 0.82  # pixels; copies have a larger structure
 FINE_SIDE, FINE_STRUCTURE = 64, 0.90
-LOOKED_AT = 8  # pairs of slices of two series
+PROBES, SHARE = 16, 3  # slices of a series, spread over it; of how many one must have a copy
 
 _HASHED_SIDE, _LOWEST = 32, 4  # the hash: pixels, and its lowest frequency
 _STANDS_OUT, _SMALLEST_SHARE = 0.02, 0.002  # of the largest value; of the pixels
@@ -147,9 +148,7 @@ def find_duplicates(
     show : callable
         Is told the pictures done and their total.
     series : sequence of str, optional
-        Which each is a slice of; None if each is one by itself. Slices of different patients are alike in
-        their thousands, so of two series only the `LOOKED_AT` pairs whose fingerprints are nearest are
-        compared, one for each slice at most. Exact copies are found among all.
+        Which each is a slice of, in the order of the slices; None if each is one by itself.
 
     Returns
     -------
@@ -160,18 +159,30 @@ def find_duplicates(
     codes = np.unique(np.asarray(patients, dtype=str), return_inverse=True)[1]
     hashes = np.asarray(fingerprints, dtype=np.uint64)
     exact = _exact_copies(hashes, image_of)
-    copies = {duplicate.index_b for duplicate in exact}
-    left = np.array([n for n in range(len(hashes)) if hashes[n] != EMPTY and n not in copies], dtype=np.int64)
-    names = np.arange(len(hashes)) if series is None else np.asarray(series, dtype=str)
+    first = np.arange(len(hashes))
+    first[[d.index_b for d in exact]] = [d.index_a for d in exact]
+    names = first if series is None else np.asarray(series, dtype=str)
     volumes = np.unique(names, return_inverse=True)[1]
+    left = np.flatnonzero((first == np.arange(len(hashes))) & (hashes != EMPTY))
+    left = left[np.argsort(volumes[left], kind="stable")]
+    probes = _probes(volumes, hashes) if series is not None else left
     found = {(d.index_a, d.index_b): d for d in exact}
     coarse = _CoarsePictures(image_of)
-    for near in _near_pairs(hashes[left], codes[left], volumes[left], show):
-        for number, flip in enumerate(FLIPS):
-            pairs = near[near[:, 2] == number, :2]
-            for a, b in coarse.alike(left[pairs], flip):
-                if (a, b) not in found and (duplicate := _confirmed(a, b, flip, hashes, image_of)):
-                    found[a, b] = duplicate
+    looked_at: dict[tuple[int, int, str], Duplicate | None] = {}
+    hits: defaultdict[tuple[int, int], list[tuple[int, Duplicate]]] = defaultdict(list)
+    near = _near_pairs(hashes, codes, volumes, first, probes, left, show)
+    for probe, other, flip in coarse.alike(near, first):
+        a, b = sorted((int(first[probe]), other))
+        if (a, b, flip) not in looked_at:
+            looked_at[a, b, flip] = _confirmed(a, b, flip, hashes, image_of)
+        duplicate = looked_at[a, b, flip]
+        if duplicate is not None:
+            hits[int(volumes[probe]), int(codes[other])].append((probe, duplicate))
+    wanted = -(-np.bincount(volumes[probes], minlength=1) // SHARE)
+    for (volume, _), copies in hits.items():
+        if len({probe for probe, _ in copies}) >= wanted[volume]:
+            for _, duplicate in copies:
+                found.setdefault((duplicate.index_a, duplicate.index_b), duplicate)
     show(len(hashes), len(hashes))
     return sorted(found.values(), key=lambda d: (d.index_a, d.index_b))
 
@@ -293,34 +304,65 @@ def _exact_copies(hashes: np.ndarray, image_of: Callable[[int], np.ndarray]) -> 
     return copies
 
 
+def _probes(volumes: np.ndarray, hashes: np.ndarray) -> np.ndarray:
+    """Up to `PROBES` pictures of each series, spread over those with something on them."""
+    shown = np.flatnonzero(hashes != EMPTY)
+    shown = shown[np.argsort(volumes[shown], kind="stable")]
+    parts = np.split(shown, np.flatnonzero(np.diff(volumes[shown])) + 1)
+    spread = [
+        part[(2 * np.arange(n := min(PROBES, len(part))) + 1) * len(part) // (2 * max(n, 1))]
+        for part in parts
+    ]
+    return np.concatenate(spread)
+
+
 def _near_pairs(
     hashes: np.ndarray,
     codes: np.ndarray,
-    series: np.ndarray,
+    volumes: np.ndarray,
+    first: np.ndarray,
+    probes: np.ndarray,
+    left: np.ndarray,
     show: Callable[[int, int], None] = lambda done, total: None,
 ) -> Iterator[np.ndarray]:
-    """Pairs of different patients with few bits between them: (m, 3), smaller index, larger index, flip.
+    """Probes with the pictures of other patients that have few bits between them, under any flip.
 
-    Each slice of a series with the slice of another that is nearest to it, and of these the `LOOKED_AT`
-    nearest of the two series. A few series at a time with all that follow, so that memory stays small.
+    Of each series a probe is paired with the nearest picture. A part of the probes at a time with some whole
+    series, so that memory stays small.
+
+    Yields
+    ------
+    ndarray (m, 3)
+        Probe, picture, number of the flip.
     """
-    order = np.argsort(series, kind="stable")
-    hashes, codes, series = hashes[order], codes[order], series[order]
-    for top, bottom in _stretches(series, _BLOCK[0]):
-        show(top, len(hashes))
-        for left, right in _stretches(series, _BLOCK[1]):
-            if right <= top:
-                continue
-            found = list(_near_in_block(hashes, codes, range(top, bottom), range(max(top, left), right)))
+    high, wide = _BLOCK
+    size = np.bincount(volumes, minlength=1)
+    for top in range(0, len(probes), high):
+        show(top * len(hashes) // len(probes), len(hashes))
+        above = probes[top : top + high]
+        for start, stop in _stretches(volumes[left], wide):
+            beside = left[start:stop]
+            found = []
+            for flip, inverted in enumerate(_INVERTED.values()):
+                distances = _count_bits((hashes[above, None] ^ inverted) ^ hashes[None, beside])
+                near = distances <= NEAR_BITS
+                if not near.any():  # the rule; and much faster than to look where
+                    continue
+                at = np.flatnonzero(near)
+                rows, columns = above[at // len(beside)], beside[at % len(beside)]
+                kept = (codes[rows] != codes[columns]) & (codes[first[rows]] != codes[columns])
+                # Single pictures are all probes: each pair of them comes twice.
+                kept &= (rows < columns) | (size[volumes[rows]] > 1) | (size[volumes[columns]] > 1)
+                bits = distances.ravel()[at[kept]].astype(np.int64)
+                found.append(np.stack([rows[kept], columns[kept], np.full(len(bits), flip), bits]))
             if not found:
                 continue
-            rows, columns, flips, distances = np.concatenate(found, axis=1)
-            pairs = series[rows] * len(series) + series[columns]
-            nearest = _first_of_each((columns, flips, distances, rows, pairs), 2, 1)
-            rows, columns, flips, distances, pairs = np.stack([rows, columns, flips, distances, pairs])[:, nearest]
-            chosen = _first_of_each((columns, flips, rows, distances, pairs), 1, LOOKED_AT)
-            ends = np.sort(order[np.stack([rows, columns], 1)[chosen]], 1)
-            yield np.column_stack([ends, flips[chosen]])
+            rows, columns, flips, bits = np.concatenate(found, axis=1)
+            order = np.lexsort((columns, flips, bits, volumes[columns], rows))
+            rows, columns, flips = rows[order], columns[order], flips[order]
+            nearest = np.ones(len(rows), bool)
+            nearest[1:] = (np.diff(rows) != 0) | (np.diff(volumes[columns]) != 0)
+            yield np.column_stack([rows, columns, flips])[nearest]
 
 
 def _stretches(series: np.ndarray, least: int) -> Iterator[tuple[int, int]]:
@@ -332,36 +374,6 @@ def _stretches(series: np.ndarray, least: int) -> Iterator[tuple[int, int]]:
         bottom = int(later[0]) if len(later) else len(series)
         yield top, bottom
         top = bottom
-
-
-def _near_in_block(hashes: np.ndarray, codes: np.ndarray, above: range, beside: range) -> Iterator[np.ndarray]:
-    """Of some pictures with others: (4, m), both places, the flip, the bits between them."""
-    high, wide = _BLOCK
-    for flip, inverted in enumerate(_INVERTED.values()):
-        for row in above[::high]:
-            block = hashes[row : min(row + high, above.stop), None] ^ inverted
-            for column in beside[::wide]:
-                distances = _count_bits(block ^ hashes[None, column : min(column + wide, beside.stop)])
-                near = distances <= NEAR_BITS
-                if not near.any():  # the rule; and much faster than to look where
-                    continue
-                at = np.flatnonzero(near)
-                rows, columns = at // near.shape[1] + row, at % near.shape[1] + column
-                kept = (rows < columns) & (codes[rows] != codes[columns])
-                bits = distances.ravel()[at[kept]].astype(np.int64)
-                yield np.stack([rows[kept], columns[kept], np.full(len(bits), flip), bits])
-
-
-def _first_of_each(keys: Sequence[np.ndarray], last: int, count: int) -> np.ndarray:
-    """Sort by the keys, as `numpy.lexsort` does: where the first so many stand that agree in the `last` keys."""
-    order = np.lexsort(tuple(keys))
-    same = np.ones(len(order), bool)
-    same[:1] = False
-    for key in keys[len(keys) - last :]:
-        same[1:] &= np.diff(key[order]) == 0
-    starts = np.flatnonzero(~same)
-    ranks = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
-    return order[ranks < count]
 
 
 def _count_bits(words: np.ndarray) -> np.ndarray:
@@ -389,13 +401,19 @@ class _CoarsePictures:
         self._image_of = image_of
         self._made: dict[int, np.ndarray] = {}
 
-    def alike(self, pairs: np.ndarray, flip: str) -> Iterator[tuple[int, int]]:
-        """Those pairs (m, 2) whose structure at this size is that of copies."""
-        for start in range(0, len(pairs), _BATCH):
-            batch = pairs[start : start + _BATCH]
-            a, b = (np.stack([self._picture(int(n)) for n in column]) / np.float32(255) for column in batch.T)
-            kept = structure(a, _flipped(b, flip), width=1.0) >= COARSE_STRUCTURE
-            yield from ((int(m), int(n)) for m, n in batch[kept])
+    def alike(self, near: Iterable[np.ndarray], first: np.ndarray) -> Iterator[tuple[int, int, str]]:
+        """Those of `_near_pairs` whose structure at this size is that of copies; the flip by its name."""
+        for part in near:
+            for number, flip in enumerate(FLIPS):
+                pairs = part[part[:, 2] == number, :2]
+                for start in range(0, len(pairs), _BATCH):
+                    batch = pairs[start : start + _BATCH]
+                    a, b = (
+                        np.stack([self._picture(int(n)) for n in column]) / np.float32(255)
+                        for column in (first[batch[:, 0]], batch[:, 1])
+                    )
+                    kept = structure(a, _flipped(b, flip), width=1.0) >= COARSE_STRUCTURE
+                    yield from ((int(probe), int(other), flip) for probe, other in batch[kept])
 
     def _picture(self, index: int) -> np.ndarray:
         if index not in self._made:

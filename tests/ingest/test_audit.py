@@ -323,7 +323,9 @@ def test_files_below_are_all_but_the_source_s(tmp_path):
         files_below([top / "source"], [top / "source"])
 
 
-@pytest.mark.parametrize("kind", ["empty folder", "link to a folder", "link to nothing", "pipe", "link's target"])
+@pytest.mark.parametrize(
+    "kind", ["empty folder", "link to a folder", "link to nothing", "pipe", "link's target"]
+)
 def test_whatever_has_a_name_is_searched(tmp_path, kind):
     top = tmp_path / "out"
     (top / "inner").mkdir(parents=True)

@@ -101,11 +101,18 @@ def test_a_key_beside_its_dataset_is_told_of(tmp_path, caplog, place, warned):
 
 def test_hashes_do_not_depend_on_the_locale():
     """Of letters, and of bytes in a file's name that are no UTF-8."""
-    code = "from petgan.ingest.deidentify import Key; k = Key(bytes(32)); print(k.patient('M\\xfcller'), k.name('\\udcff'))"
+    code = (
+        "from petgan.ingest.deidentify import Key; k = Key(bytes(32));"
+        "print(k.patient('M\\xfcller'), k.name('\\udcff'))"
+    )
     told = []
     for locale in ({"PYTHONUTF8": "1"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}):
         done = subprocess.run(
-            [sys.executable, "-c", code], env={**os.environ, **locale}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", code],
+            env={**os.environ, **locale},
+            capture_output=True,
+            text=True,
+            check=True,
         )
         told.append(done.stdout.split())
     expected = [

@@ -178,28 +178,30 @@ def test_pairs_are_those_of_brute_force(volumes, monkeypatch):
         hashes[n] ^= duplicates._INVERTED[FLIPS[n % 4]]
     codes = random.integers(0, 100, len(hashes))
     series = np.arange(640) if volumes == 640 else random.integers(0, volumes, len(hashes))
-    found = [tuple(pair) for pairs in duplicates._near_pairs(hashes, codes, series) for pair in pairs.tolist()]
+    everything = np.arange(len(hashes))
+    probes = duplicates._probes(series, hashes)
+    left = np.argsort(series, kind="stable")
+    pairs = duplicates._near_pairs(hashes, codes, series, everything, probes, left)
+    found = [tuple(pair) for part in pairs for pair in part.tolist()]
     numbers = [int(value) for value in hashes]
     masks = [int(duplicates._INVERTED[flip]) for flip in FLIPS]
-    distances = {
-        (a, b, flip): (numbers[a] ^ numbers[b] ^ mask).bit_count()
-        for a, b in itertools.combinations(range(len(numbers)), 2)
-        for flip, mask in enumerate(masks)
-        if codes[a] != codes[b]
-    }
-    near = {pair for pair, distance in distances.items() if distance <= NEAR_BITS}
-    assert len(found) == len(set(found)) > 100
-    assert set(found) <= near
-    expected, got = {}, {}
-    for pair in near:
-        first, second = sorted(pair[:2], key=lambda n: (series[n], n))  # each slice of the first series once
-        nearest = expected.setdefault((series[first], series[second]), {})
-        nearest[first] = min(nearest.get(first, 99), distances[pair])
-    for pair in found:
-        got.setdefault(tuple(sorted(series[n] for n in pair[:2])), []).append(distances[pair])
-    assert {key: sorted(values) for key, values in got.items()} == {
-        key: sorted(values.values())[: duplicates.LOOKED_AT] for key, values in expected.items()
-    }
+    expected = {}
+    for a, b, (flip, mask) in itertools.product(probes.tolist(), range(640), enumerate(masks)):
+        distance = (numbers[a] ^ numbers[b] ^ mask).bit_count()
+        if codes[a] != codes[b] and distance <= NEAR_BITS and (volumes < 640 or a < b):
+            key = a, int(series[b])
+            expected[key] = min(expected.get(key, (99,)), (distance, flip, b))
+    assert len(found) > 100
+    assert len(probes) == sum(min(16, n) for n in np.bincount(series))
+    assert sorted(found) == sorted((a, b, flip) for (a, _), (_, flip, b) in expected.items())
+
+
+def test_probes_are_spread_over_what_is_shown_of_a_series():
+    hashes = np.ones(100, np.uint64)
+    hashes[:36] = EMPTY
+    series = np.array([3] * 100 + [1] * 5 + [2])
+    probes = duplicates._probes(series, np.append(hashes, np.array([9] * 5 + [EMPTY], np.uint64)))
+    assert probes.tolist() == [*range(100, 105), *range(38, 100, 4)]
 
 
 def test_a_copy_of_any_slice_joins_two_patients(pictures):
@@ -209,7 +211,9 @@ def test_a_copy_of_any_slice_joins_two_patients(pictures):
     images = [a, b, c, pictures[1], pictures[5], c, pictures[9], pictures[2]]
     images += [pictures[6], pictures[10], near, pictures[3], pictures[7]]
     patients, series = ["A"] * 8 + ["B"] * 5, ["1"] * 3 + ["2"] * 5 + ["3"] * 5
-    found = find_duplicates([fingerprint(image) for image in images], patients, images.__getitem__, series=series)
+    found = find_duplicates(
+        [fingerprint(image) for image in images], patients, images.__getitem__, series=series
+    )
     assert (2, 5, True) in [(d.index_a, d.index_b, d.exact) for d in found]
     assert (2, 10, False) in [(d.index_a, d.index_b, d.exact) for d in found]
 
@@ -219,12 +223,14 @@ def test_memory_does_not_grow_with_the_slices():
     for volumes in (30, 90):
         hashes = np.full(volumes * 100, 0x123456789ABCDEF0, np.uint64)  # all are alike
         hashes ^= np.uint64(1) << random.integers(0, 64, len(hashes)).astype(np.uint64)
-        series = np.repeat(np.arange(volumes), 100)
+        series, everything = np.repeat(np.arange(volumes), 100), np.arange(len(hashes))
+        probes = duplicates._probes(series, hashes)
         tracemalloc.start()
-        pairs = sum(len(near) for near in duplicates._near_pairs(hashes, series, series))
+        parts = duplicates._near_pairs(hashes, series, series, everything, probes, everything)
+        pairs = sum(len(part) for part in parts)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-        assert pairs == duplicates.LOOKED_AT * volumes * (volumes - 1) // 2
+        assert pairs == duplicates.PROBES * volumes * (volumes - 1)
     assert peaks[1] < 1.5 * peaks[0]
 
 
