@@ -60,7 +60,9 @@ left of it; of 10,224 pairs of different patients none was joined in any of thes
 copy                                                           found
 =============================================================  =======
 without the first 8 slices; without the last 16; every second  100 %
+without the last 8, noise of 1 % of white                      100 %
 window of all values rather than of the percentiles 0.5, 99.5  100 %
+window of the percentiles 5, 95                                78 %
 =============================================================  =======
 
 Phantoms have much noise. Of 60 that were blurred by 3.5 or 7 pixels of 128 (full width at half maximum)
