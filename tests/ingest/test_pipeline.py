@@ -803,6 +803,8 @@ def test_pixels_that_are_no_squares_become_squares(tmp_path, write_dicom, modali
     ingest([tmp_path / "a"], tmp_path / "a.h5", Options(size=16, dtype="float32", **units), workers=1)
     with Dataset(tmp_path / "a.h5") as dataset:
         np.testing.assert_allclose(dataset.images(), 700)
+
+
 @pytest.mark.parametrize("window", ["auto", "suv:0,8"])
 @pytest.mark.parametrize("kept", [range(16), range(12, 24), range(1, 24, 2), range(24)])
 def test_a_volume_under_two_names_is_in_one_split_whichever_slices_are_missing(
