@@ -192,8 +192,8 @@ def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
     GML
         1 for SUVType (0054,1006) BW, or none; weight over lean body mass or ideal weight for LBM,
         LBMJAMES128, LBMJANMA, IBW, from PatientWeight, PatientSize (0010,1020) and PatientSex.
-    CM2ML
-        Weight over surface, for SUVType BSA, or none.
+    CM2ML, or GML of SUVType BSA
+        Weight over surface; CM2ML goes with no other SUVType.
 
     Without Units, the unit (UCUM) of that item of RealWorldValueMappingSequence (0040,9096) that is the line
     of RescaleSlope and RescaleIntercept. CorrectedImage (0028,0051) has to have ATTN, and DECY unless

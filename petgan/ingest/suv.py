@@ -403,6 +403,8 @@ def _same_time(moment: datetime, time: timedelta) -> bool:
 def _from_suv(slices: Sequence[Attributes]) -> Suv:
     """g/ml: an SUV by body weight, or by another measure of the body that is turned back; cm2/ml: by surface.
 
+    An SUV by surface is in cm2/ml by whatever name: some write GML of every SUVType.
+
     Lean body mass by James (120 or 128) and by Janmahasatian, ideal body weight and body surface by DuBois
     as in DICOM PS3.16 (CID 85) and PS3.3 C.8.9.1; weights in kg, heights in cm.
     """
@@ -412,8 +414,8 @@ def _from_suv(slices: Sequence[Attributes]) -> Suv:
     kind = one.suv_type or ("BSA" if one.units == "CM2ML" else "BW")
     if kind != "BW" and kind not in _MASS:
         raise Refused(f"has a {_tag('SUVType')} that is none of BW, {', '.join(_MASS)}")
-    if (kind == "BSA") != (one.units == "CM2ML"):
-        raise Refused(f"contradicts itself: {_tag('Units')} and {_tag('SUVType')}: BSA goes with CM2ML alone")
+    if one.units == "CM2ML" and kind != "BSA":
+        raise Refused(f"contradicts itself: {_tag('Units')} and {_tag('SUVType')}: CM2ML goes with BSA alone")
     if kind == "BW":
         return Suv(1.0, "GML, SUV by body weight already")
     _check_same(slices, "weight_kg", "height_m", *(["sex"] if kind != "BSA" else []))

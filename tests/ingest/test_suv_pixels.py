@@ -188,8 +188,7 @@ def test_private_attributes_in_other_syntaxes(tmp_path, phantom, syntax):
 def test_what_is_an_suv_already(tmp_path, kind, sex, kilograms):
     """An SUV of 1 by body weight is one of mass / weight by another mass."""
     given = {} if kind is None else {"SUVType": kind}
-    units = "CM2ML" if kind == "BSA" else "GML"
-    data = [pet(Units=units, PatientSex=sex, **given, **BODY) for _ in range(SLICES)]
+    data = [pet(Units="GML", PatientSex=sex, **given, **BODY) for _ in range(SLICES)]
     write(tmp_path / "pet", [(one, kilograms / 70) for one in data])
     ingest([tmp_path / "pet"], tmp_path / "o.h5", IN_SUV, workers=1)
     assert_all_voxels_are_1(tmp_path / "o.h5")
