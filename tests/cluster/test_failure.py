@@ -172,16 +172,6 @@ def test_a_node_that_seems_dead_and_trains_on_is_overtaken(cluster, make_dataset
     wait_until(lambda: not processes(experiment.path.name), 60)
 
 
-def test_a_run_that_takes_more_memory_than_it_asked_for_says_so(cluster, make_dataset):
-    resources = {"mem_gb": 0.2}
-    experiment = cluster.submit(cluster.grid(steps=2000, name="memory", resources=resources), make_dataset())
-    # Slurm kills all of the job, so that nobody is left to say so: for a minute the heartbeat counts.
-    cluster.wait(experiment, "failed", "lost", "interrupted")
-    state, sentence = shown(cluster, experiment)
-    assert "raise mem_gb" in sentence, f"{state}: {sentence} {logs(experiment)}"
-    wait_until(lambda: not processes(experiment.path.name), 60)
-
-
 @contextlib.contextmanager
 def occupied(node):
     """A time in which a job leaves nothing of a node to others."""
@@ -196,7 +186,7 @@ def occupied(node):
         scancel(job)
 
 
-# --- disks and clocks -----------------------------------------------------------------------------------
+# --- memory, disks and clocks ---------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -214,10 +204,13 @@ def mounted():
 
 
 @pytest.mark.timeout(300)
-def test_a_full_disk_a_locked_folder_and_a_read_only_one_are_said_and_retried(cluster, make_dataset, mounted):
-    """One disk fills up in the midst of a training, one folder is locked then, one was never writable."""
+def test_memory_and_disks_that_do_not_suffice_are_said_and_retried(cluster, make_dataset, mounted):
+    """One run takes too much memory; one disk fills up in the midst of a training, one folder is locked then,
+    one was never writable."""
     dataset = make_dataset()
     whole, experiments = undisturbed(cluster, dataset), {}
+    grid = cluster.grid(steps=2000, name="memory", resources={"mem_gb": 0.2})
+    greedy = cluster.submit(grid, dataset)
     profile = cluster.profile(sbatch=["--hold"])
     for name in ("full", "locked", "read-only"):
         folder = cluster.folder / f"experiment {name}"
@@ -266,6 +259,13 @@ def test_a_full_disk_a_locked_folder_and_a_read_only_one_are_said_and_retried(cl
     for name, experiment in experiments.items():
         cluster.wait(experiment, "done")
         assert results(only_run(experiment)) == whole(), name
+
+    # Of this one Slurm killed all of the job, so that nobody was left to say so: for a minute the heartbeat
+    # counts.
+    cluster.wait(greedy, "failed", "lost", "interrupted")
+    state, sentence = shown(cluster, greedy)
+    assert "raise mem_gb" in sentence, f"{state}: {sentence} {logs(greedy)}"
+    wait_until(lambda: not processes(greedy.path.name), 60)
 
 
 CLOCKS = """
