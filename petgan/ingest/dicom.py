@@ -121,9 +121,10 @@ def series_of(path: Path) -> str | None:
     None if it is no slice of PET, or does not get as far.
     """
     try:
-        with warnings.catch_warnings(), _opened(path) as file:
+        with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            data = read_partial(file, lambda tag, vr, length: tag > _SERIES, specific_tags=_HEADER_TAGS)
+            with _opened(path) as file:
+                data = read_partial(file, lambda tag, vr, length: tag > _SERIES, specific_tags=_HEADER_TAGS)
             if data.get("Modality") != "PT" or _is_capture(data) or _is_projection(data, 0):
                 return None
             return str(data.get("SeriesInstanceUID") or "") or None

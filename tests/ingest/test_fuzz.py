@@ -11,6 +11,7 @@ import os
 import random
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ import pytest
 from ingest import mutations
 from petgan.errors import InputError
 from petgan.ingest import FORMATS, Options, ingest
+from petgan.ingest.frame import Refused
+from petgan.ingest.scan import scan_file
 from petgan.store import Dataset
 
 SHORT, LONG = 250, 20_000
@@ -63,6 +66,15 @@ def test_a_few_files(kind):
 @pytest.mark.timeout(7200)
 def test_many_files(kind, record_property):
     record_property("summary", attempt(kind, 0, LONG))
+
+
+@pytest.mark.parametrize("seed", [724, 2685, 6173])
+def test_no_warning_quotes_a_file_whose_series_is_looked_for(tmp_path, seed):
+    path = mutations.lay(tmp_path, "dicom", "a", mutations.make("dicom", seed))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        assert isinstance(scan_file(path), Refused)
+    assert not told
 
 
 def test_every_format_has_its_mutations():
