@@ -115,8 +115,12 @@ def scan(path: Path) -> list[Header]:
         return [_frame_header(data, modality, index) for index in range(frames)]
 
 
-def series_of(path: Path) -> str | None:
-    """The series of which a file holds a slice, though it may be damaged after its SeriesInstanceUID.
+class NoSlice(Refused):
+    """What cannot be taken, and no series lacks."""
+
+
+def slice_of(path: Path) -> tuple[str, str] | None:
+    """Series and image of a slice of PET, though its file may be damaged after its SeriesInstanceUID.
 
     None if it is no slice of PET, or does not get as far.
     """
@@ -127,7 +131,9 @@ def series_of(path: Path) -> str | None:
                 data = read_partial(file, lambda tag, vr, length: tag > _SERIES, specific_tags=_HEADER_TAGS)
             if data.get("Modality") != "PT" or _is_capture(data) or _is_projection(data, 0):
                 return None
-            return str(data.get("SeriesInstanceUID") or "") or None
+            series, instance = (str(data.get(k) or "") for k in ("SeriesInstanceUID", "SOPInstanceUID"))
+            is_slice = series and "LOCALIZER" not in _values(data, "ImageType")
+            return (series, instance) if is_slice else None
     except Exception:
         return None
 
@@ -347,7 +353,7 @@ def _check_image(data: Dataset) -> None:
         raise Refused("is cut short: it says nothing of its pixels")
     check_size(int(data.Columns), int(data.Rows))
     if data.get("PhotometricInterpretation") not in ("MONOCHROME1", "MONOCHROME2"):
-        raise Refused("is in colours")
+        raise NoSlice("is in colours")
     stored, high = data.get("BitsStored"), data.get("HighBit")
     if stored is not None and high is not None and high != stored - 1:
         raise Refused(f"has a {_tag('HighBit')} of {high}, and of {stored} bits stored it is {stored - 1}")

@@ -16,7 +16,8 @@ class Refused(Exception):
     """An image that ought to go in and cannot.
 
     Its first argument is the reason, half a sentence in petgan's own words: it goes into the record, so it
-    must not quote the file. The second, of a file of PET, is the series that lacks a slice without it.
+    must not quote the file. The second, of a file of PET, names the slice that is lost with it, by
+    SeriesInstanceUID and SOPInstanceUID.
     """
 
     @property
@@ -24,7 +25,7 @@ class Refused(Exception):
         return str(self.args[0])
 
     @property
-    def series(self) -> str | None:
+    def lost_slice(self) -> tuple[str, str] | None:
         return self.args[1] if len(self.args) > 1 else None
 
 

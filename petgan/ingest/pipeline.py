@@ -38,6 +38,7 @@ TEXT_LEFT = (
     "shows no breast that could be found, writing that the mask has left, or a bright ground, as of a page"
 )
 ACCEPTED = "has been accepted"
+REJECTED = "has been rejected"
 
 Refuse = Callable[[str, str], None]
 
@@ -337,6 +338,8 @@ class _Work:
                     elif outcome.text and not self._has_been_seen(picture):
                         reason = TEXT_LEFT if self._plan.options.mask_film else TEXT_ON_FILM
                         self._keep_out(picture, reason)
+                    elif self._decided.word(picture.frames[0]) == quarantine.REJECT:
+                        self._keep_out(picture, REJECTED)
                     else:
                         self._tally.taken.append((row, picture))
                         self._tally.quantiles[row.collection].append(outcome.quantiles)

@@ -186,9 +186,13 @@ def plan_with(
             hint="leave out --orient and --mask-film",
         )
     frames = _of_kind(frames, options.kind, found.skipped)
-    frames = without_projections(frames, found.skipped)
+    every = frames
+    frames = without_projections(every, found.skipped, slices=bool(found.incomplete))
+    left = {(frame.id, frame.index) for frame in frames}
+    in_part = {frame.id for frame in every if (frame.id, frame.index) not in left}
     fresh = in_units([frame for frame in frames if frame.id not in found.known], options.units, found.refused)
-    known.keep(fresh, [frame for frame in found.copies if frame.id not in found.known])
+    copies = [frame for frame in found.copies if frame.id not in found.known]
+    known.keep([frame for frame in fresh if frame.id not in in_part], copies)
     read = {(frame.id, frame.index): frame for frame in fresh}
     frames = [read.get((f.id, f.index), f) for f in frames if f.id not in found.refused]
     hint = "give them to ingests of their own: DDSM's films are in optical density, other mammograms are not"
@@ -218,13 +222,14 @@ def _planned(
     doubtful = [p for p in all_pictures if any(f.header.quarantine for f in p.frames)]
     held = [p for p in doubtful if any(f.header.quarantine and not is_accepted(f) for f in p.frames)]
     held_back = set(map(id, held))
+    waiting = _one_by_one(held)
     seen = [picture for picture in doubtful if id(picture) not in held_back]
     return Plan(
         options=options,
         units=options.units,
         pictures=[picture for picture in all_pictures if id(picture) not in held_back],
-        waiting=_one_by_one(held),
-        accepted=_one_by_one(seen),
+        waiting=[picture for picture in waiting if not is_accepted(picture.frames[0])],
+        accepted=_one_by_one([*seen, *(picture for picture in waiting if is_accepted(picture.frames[0]))]),
         volumes={series: tuple(those) for series, those in volumes.items()},
         refused=found.refused,
         skipped=found.skipped,

@@ -17,7 +17,7 @@ from petgan.errors import InputError
 from petgan.ingest.collections import NAMED, described
 from petgan.ingest.ddsm import DECODED
 from petgan.ingest.deidentify import Key
-from petgan.ingest.dicom import series_of
+from petgan.ingest.dicom import NoSlice, slice_of
 from petgan.ingest.formats import FORMATS, beside, format_of
 from petgan.ingest.frame import Frame, Header, Refused, Skipped
 from petgan.ingest.known import File, Known
@@ -40,6 +40,7 @@ class Findings:
     files: int = 0
     known: set[str] = field(default_factory=set)  # ids of files that were not read, since an earlier run did
     copies: list[Frame] = field(default_factory=list)
+    lost: list[tuple[str, str]] = field(default_factory=list)  # series and instances that cannot be taken
     incomplete: set[str] = field(default_factory=set)  # series of which a slice cannot be taken
 
 
@@ -102,6 +103,8 @@ def find_images(
     findings.skipped.update(known.skipped.values())
     found = [(file, frame) for file in files for frame in frames[file.id]]
     found = _without_copies(found, findings)
+    intact = {frame.header.instance for _, frame in found}
+    findings.incomplete = {series for series, instance in findings.lost if instance not in intact}
     nameless = [file.name for file, frame in found if frame.header.patient is None]
     by_collection = any(frame.header.collection in NAMED for _, frame in found)
     findings.patients = resolve_rule(patients, nameless, by_collection)
@@ -157,7 +160,7 @@ def _is_of(output: Path, path: Path) -> bool:
 
 # Record, page and cache; the quarantine's list and sheets; the sheet of 'petgan dataset preview'.
 _OWN = re.compile(
-    r"h5|ingest\.(json|html|cache)|quarantine\.csv(\.old)?|quarantine(-[0-9]+)?\.png|preview\.png"
+    r"h5|ingest\.(json|html|cache)|quarantine\.csv(\.old(-[0-9]+)?)?|quarantine(-[0-9]+)?\.png|preview\.png"
 )
 
 
@@ -201,8 +204,9 @@ def _read(
                 known.skip(file, outcome.reason)
         elif isinstance(outcome, Refused):
             findings.refused[file.id] = outcome.reason
-            if outcome.series:
-                findings.incomplete.add(key.series(outcome.series))
+            if outcome.lost_slice:
+                series, instance = outcome.lost_slice
+                findings.lost.append((key.series(series), key.seal("instance", f"{instance}/0")))
         else:
             name, headers = outcome
             try:
@@ -240,8 +244,8 @@ def scan_file(path: Path) -> tuple[str, list[Header]] | Refused:
         return (format_name, headers) if headers else Refused("holds no image")
     except Exception as error:
         refused = refusal(error)
-        if format_name == "dicom" and not isinstance(refused, Skipped):
-            return Refused(refused.reason, series_of(path))
+        if format_name == "dicom" and not isinstance(refused, Skipped | NoSlice):
+            return Refused(refused.reason, slice_of(path))
         return refused
 
 
@@ -275,6 +279,9 @@ def _copies(files: Sequence[File], frames: Mapping[str, Sequence[Frame]]) -> set
 
 
 def _without_copies(found: Sequence[Found], findings: Findings) -> list[Found]:
+    """Of each image the first file; what is doubtful of one of its copies is so of it."""
+    headers = [frame.header for _, frame in found]
+    doubts = {header.instance: header.quarantine for header in headers if header.quarantine}
     seen: set[str] = set()
     kept = []
     for file, frame in found:
@@ -285,6 +292,8 @@ def _without_copies(found: Sequence[Found], findings: Findings) -> list[Found]:
             continue
         if instance is not None:
             seen.add(instance)
+            if instance in doubts and not frame.header.quarantine:
+                frame = replace(frame, header=replace(frame.header, quarantine=doubts[instance]))
         kept.append((file, frame))
     return kept
 
@@ -302,7 +311,8 @@ def _with_patients(found: Sequence[Found], headers_count: bool, findings: Findin
             kept.append(replace(frame, patient=patient))
         except Refused as error:
             findings.refused[frame.id] = error.reason
-            findings.incomplete.add(frame.series)
+            if frame.header.plane:
+                findings.incomplete.add(frame.series)
     return kept
 
 

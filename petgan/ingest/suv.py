@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta, tzinfo
 from typing import Any
@@ -108,7 +109,8 @@ def attributes_of(data: Dataset, index: int = 0) -> Attributes:
     offset = _offset(data)
     units, suv_type = _units(data)
     correction = _word(data, "DecayCorrection")
-    corrected_to = _date_time(data, "DecayCorrectionDateTime", offset)
+    dated = correction in (None, "START")  # otherwise nobody needs it
+    corrected_to = _date_time(data, "DecayCorrectionDateTime", offset) if dated else None
     return Attributes(
         units=units,
         suv_type=suv_type,
@@ -125,9 +127,7 @@ def attributes_of(data: Dataset, index: int = 0) -> Attributes:
         injected=_injection(item, offset),
         injected_time_only=_time(item, "RadiopharmaceuticalStartTime"),
         series_start=_moment(data, "Series", offset),
-        acquired=_date_time(data, "FrameAcquisitionDateTime", offset)
-        or _date_time(data, "AcquisitionDateTime", offset)
-        or _moment(data, "Acquisition", offset),
+        acquired=_acquisition(data, offset),
         corrected_to=None if correction else corrected_to,
         start=corrected_to if correction == "START" else None,
         vendor_start=_private_time(data, 0x0009, _GE, 0x0D, offset)
@@ -603,9 +603,10 @@ def _offset(data: Dataset) -> tzinfo | None:
     except ValueError:
         raise Refused(f"has a {_tag('TimezoneOffsetFromUTC')} that is no offset") from None
     for keyword in ("DecayCorrectionDateTime", "FrameAcquisitionDateTime", "AcquisitionDateTime"):
-        moment = _parsed_date_time(data.get(keyword), _tag(keyword))
-        if moment is not None and moment.tzinfo is not None:
-            return moment.tzinfo
+        with suppress(Refused):  # who needs it will say so
+            moment = _parsed_date_time(data.get(keyword), _tag(keyword))
+            if moment is not None and moment.tzinfo is not None:
+                return moment.tzinfo
     return None
 
 
@@ -635,6 +636,17 @@ def _injection(item: Dataset, offset: tzinfo | None) -> datetime | None:
 def _date_time(data: Dataset, keyword: str, offset: tzinfo | None) -> datetime | None:
     moment = _parsed_date_time(data.get(keyword), _tag(keyword))
     return None if moment is None else _local(moment, offset)
+
+
+def _acquisition(data: Dataset, offset: tzinfo | None) -> datetime | None:
+    """A frame's own time goes first; a date-time without hour and minute counts for nothing beside both."""
+    moment = _moment(data, "Acquisition", offset)
+    is_date = re.fullmatch(r"\d{4,11}([+-]\d{4})?", str(data.get("AcquisitionDateTime")).strip())
+    return (
+        _date_time(data, "FrameAcquisitionDateTime", offset)
+        or (None if moment and is_date else _date_time(data, "AcquisitionDateTime", offset))
+        or moment
+    )
 
 
 def _parsed_date_time(value: Any, name: str) -> datetime | None:

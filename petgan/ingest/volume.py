@@ -93,12 +93,12 @@ def parse_take(text: str) -> Take:
     raise ConfigError("there is no such rule for taking slices", value=text, allowed=GRAMMAR)
 
 
-def without_projections(frames: list[Frame], skipped: Counter[str]) -> list[Frame]:
+def without_projections(frames: list[Frame], skipped: Counter[str], slices: bool = False) -> list[Frame]:
     """Leave out the scanner's own projections, unless they are all there is of PET.
 
-    `skipped` is told of their number.
+    `skipped` is told of their number; `slices` says that there are some that cannot be taken.
     """
-    if not any(frame.header.plane for frame in frames):
+    if not slices and not any(frame.header.plane for frame in frames):
         return frames
     kept = [frame for frame in frames if frame.header.view != "projection"]
     if len(kept) < len(frames):

@@ -7,10 +7,13 @@ import os
 import shutil
 import signal
 import subprocess
+from contextlib import nullcontext, suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 
 import h5py
 import numpy as np
+import pydicom
 import pytest
 from pydicom import dcmread
 from pydicom.uid import DigitalMammographyXRayImageStorageForProcessing, SecondaryCaptureImageStorage
@@ -29,6 +32,7 @@ from petgan.ingest.quarantine import read_decisions
 from petgan.ingest.resize import square
 from petgan.ingest.scan import find_files, refusal, scan_file
 from petgan.ingest.volume import PROJECTED
+from petgan.phantom.mammogram import write_mammograms
 from petgan.store import Dataset
 
 SMALL = Options(size=16)
@@ -868,3 +872,93 @@ def test_patients_keep_their_splits_when_files_are_added(tmp_path, write_picture
     most = add(range(0, 60, 2), "a")
     assert len(most) == 60
     assert {patient: most[patient] for patient in first} == first
+
+
+def test_a_part_of_a_slice_that_is_there_refuses_nothing_else(write_series):
+    """As a download that was broken off and begun again leaves it."""
+    source = write_series()
+    (source / "a (1).dcm.part").write_bytes((source / "a.dcm").read_bytes()[:900])
+    plan = make_plan([source], SMALL, workers=1)
+    assert (len(plan.pictures), len(plan.refused)) == (5, 1)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"], "ImagePositionPatient": None},
+        {"PhotometricInterpretation": "RGB", "SamplesPerPixel": 3},
+    ],
+)
+def test_what_is_no_slice_refuses_no_series(write_series, write_dicom, attributes):
+    source = write_series()
+    write_dicom("pet/x.dcm", pet_slice(9), **attributes)
+    plan = make_plan([source], SMALL, workers=1)
+    assert (len(plan.pictures), len(plan.refused)) == (5, 1)
+
+
+def test_no_projection_of_the_scanner_stands_in_for_slices_that_are_refused(write_series, write_dicom):
+    source = write_series()
+    write_dicom("pet/m.dcm", pet_slice(9), ImageType=["DERIVED", "SECONDARY", "MAX PIXEL"])
+    spoil_cut(source / "a.dcm")
+    plan = make_plan([source], SMALL, workers=1)
+    assert not plan.pictures
+    assert plan.skipped == {PROJECTED: 1}
+
+
+def test_what_is_doubtful_of_a_copy_is_so_of_its_image(tmp_path, write_series):
+    source, output = write_series(doubtful=[3]), tmp_path / "o.h5"
+    ingest([source], output, SMALL, workers=1)
+    decide(tmp_path / "o.quarantine.csv", "reject")
+    data = dcmread(source / "d.dcm")
+    data.BurnedInAnnotation = "NO"
+    data.save_as(source / "_.dcm")  # the first by name
+    for _ in range(2):
+        record = ingest([source], output, SMALL, workers=1)
+        assert (record["images"], record["quarantine"]["pictures"], record["refused"]["files"]) == (4, 1, 1)
+    (source / "_.dcm").unlink()
+    assert ingest([source], output, SMALL, workers=1)["images"] == 4
+
+
+def test_a_rejected_film_stays_out_when_its_label_is_masked(tmp_path):
+    source, output = tmp_path / "films", tmp_path / "o.h5"
+    source.mkdir()
+    write_mammograms(source, 4, 256, np.random.SeedSequence(3))
+    masked = Options(size=16, mask_film=True)
+    images = ingest([source], output, masked, workers=1)["images"]
+    with suppress(InputError):  # maybe all have labels
+        ingest([source], output, SMALL, workers=1)
+    labelled = len(decide(tmp_path / "o.quarantine.csv", "reject"))
+    assert labelled
+    with (
+        pytest.raises(InputError, match=f"{labelled} pictures rejected")
+        if labelled == images
+        else nullcontext()
+    ):
+        assert ingest([source], output, masked, workers=1)["images"] == images - labelled
+
+
+def test_slices_of_a_projection_that_were_decided_on_wait_no_more(tmp_path, write_series):
+    source, output = write_series(doubtful=[1, 2]), tmp_path / "o.h5"
+    write_series("pet/fine", SeriesInstanceUID="1.2.3")
+    options = SMALL.model_copy(update={"take": "mip:coronal"})
+    ingest([source], output, options, workers=1)
+    decide(tmp_path / "o.quarantine.csv")
+    decisions = read_decisions(tmp_path / "o.quarantine.csv")
+    which = min(decisions)
+    decisions[which] = replace(decisions[which], word="reject")
+    for _ in range(2):
+        record = ingest([source], output, options, workers=1, decisions=decisions)
+        assert (record["quarantine"]["pictures"], record["quarantine"]["rejected"]) == (0, 1)
+        decisions = read_decisions(tmp_path / "o.quarantine.csv")
+
+
+def test_a_file_of_slices_and_projections_is_told_of_in_the_same_way_again(tmp_path):
+    planes = [([0, 0, 2 * k], [1, 0, 0], [0, 1, 0]) for k in range(5)]
+    data = multi_frame_pet(np.stack([pet_slice(k) for k in range(5)]), [1] * 5, planes)
+    kind = pydicom.Dataset()
+    kind.FrameType = ["DERIVED", "SECONDARY", "PET", "MAX_PIXEL"]
+    data.PerFrameFunctionalGroupsSequence[4].PETFrameTypeSequence = pydicom.Sequence([kind])
+    (tmp_path / "s").mkdir()
+    data.save_as(tmp_path / "s" / "a.dcm", enforce_file_format=True)
+    records = [ingest([tmp_path / "s"], tmp_path / "o.h5", SMALL, workers=1) for _ in range(2)]
+    assert records[0]["skipped"] == records[1]["skipped"] == {PROJECTED: 1}

@@ -218,9 +218,14 @@ def test_an_injection_within_the_first_minute_of_a_dynamic_scan(time_only):
 def test_a_date_without_a_time_of_day_is_not_midnight(text):
     with pytest.raises(InputError, match=r"RadiopharmaceuticalStartDateTime \(0018,1078\)"):
         suv_factor(pet(RadiopharmaceuticalStartDateTime=text))
-    for keyword in ("AcquisitionDateTime", "DecayCorrectionDateTime"):
+    assert suv_factor(pet(AcquisitionDateTime=text)) == suv_factor(pet())
+    assert suv_factor(pet(DecayCorrection="ADMIN", DecayCorrectionDateTime=text)) == suv_factor(
+        pet(DecayCorrection="ADMIN")
+    )
+    alone = {"AcquisitionDate": None, "AcquisitionTime": None}
+    for keyword, others in (("AcquisitionDateTime", alone), ("DecayCorrectionDateTime", {})):
         with pytest.raises(InputError, match=keyword):
-            suv_factor(pet(**{keyword: text}))
+            suv_factor(pet(**{keyword: text}, **others))
     with pytest.raises(InputError, match=r"\(0009,100D\)"):
         suv_factor(private(pet(), 0x0009, "GEMS_PETD_01", 0x0D, "DT", text))
 
