@@ -8,7 +8,7 @@
 # make cluster            start it; slurm/testbed/testbed stop ends it
 # make demo-cluster       the demo through its queue, in containers
 # make test-cluster       every check that needs a cluster
-# make test-cluster-long  ten requeues, a hundred kills, the demo, the image for GPUs: an hour or two
+# make test-cluster-long  ten requeues, a hundred kills, a study's submitter killed, the demo, the image for GPUs: an hour or two
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin

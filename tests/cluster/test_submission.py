@@ -117,6 +117,7 @@ def test_a_submitter_killed_at_random_moments_completes_when_given_again(cluster
 STUDY_KINDS = {("one", "evaluate"): 1, ("two", "choose"): 1, ("two", "evaluate"): 1, ("two", "report"): 1}
 
 
+@pytest.mark.long
 @pytest.mark.timeout(300)
 def test_the_submitter_of_a_study_killed_at_random_moments_leaves_one_chain(cluster, make_dataset):
     """Given again until it is through: each job of the chain waits once, and each run is in one task."""
