@@ -28,7 +28,7 @@ from petgan.ingest.plan import Options, Plan, Progress, plan_with, silent
 from petgan.ingest.record import Tally, make_record, record_file
 from petgan.ingest.scan import is_own
 from petgan.ingest.split import assign_splits
-from petgan.runs import disk_errors, file_digest, write_json
+from petgan.runs import disk_errors, file_digest, process_exists, write_json
 from petgan.store import Row, write_dataset
 
 TEXT_ON_FILM = (
@@ -196,19 +196,11 @@ def _remove_leftovers(output: Path) -> None:
     """What runs for this output were writing when they were killed: it holds images."""
     for path in output.parent.glob(".*.tmp"):
         name, _, process = path.name[1:].removesuffix(".tmp").rpartition(".")
-        if is_own(output, name) and process.isdecimal() and not _is_alive(int(process)):
-            with contextlib.suppress(OSError):
+        if not is_own(output, name) or not process.isdecimal():
+            continue
+        with contextlib.suppress(OSError):
+            if not process_exists(int(process), path.stat().st_mtime):
                 path.unlink()
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except (ProcessLookupError, OverflowError):
-        return False
-    except PermissionError:  # another user's
-        return True
-    return True
 
 
 class _Decided:

@@ -189,6 +189,7 @@ def plan_with(
     every = frames
     frames = without_projections(every, found.skipped, slices=bool(found.incomplete))
     left = {(frame.id, frame.index) for frame in frames}
+    # Known is what is whole: not a file of which a frame was left out.
     in_part = {frame.id for frame in every if (frame.id, frame.index) not in left}
     fresh = in_units([frame for frame in frames if frame.id not in found.known], options.units, found.refused)
     copies = [frame for frame in found.copies if frame.id not in found.known]

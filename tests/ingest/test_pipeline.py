@@ -356,7 +356,13 @@ def test_a_picture_with_two_reasons_to_look_is_accepted_once(tmp_path, write_dic
     assert len(decide(tmp_path / "o.quarantine.csv")) == 1
 
 
-def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_series):
+@pytest.mark.parametrize("times_tell", [True, False])
+def test_another_file_under_the_name_of_an_accepted_one_waits(
+    tmp_path, write_series, monkeypatch, times_tell
+):
+    """Even with a file system that tells the same times of two contents."""
+    if not times_tell:
+        monkeypatch.setattr("petgan.ingest.scan._stamp", lambda path, name, key: key.seal("stamp", name))
     source, output = write_series("scans", doubtful=[1]), tmp_path / "o.h5"
     write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
     ingest([source], output, SMALL, workers=1)
@@ -368,6 +374,7 @@ def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_se
     (changed,) = [
         p for p in source.rglob("*.dcm") if load_key().name(p.relative_to(source).as_posix()) == name
     ]
+    sheet = (tmp_path / "o.quarantine.png").read_bytes()
     data = dcmread(changed)
     data.PixelData = bytes(len(data.PixelData))
     data.save_as(changed)
@@ -375,6 +382,7 @@ def test_another_file_under_the_name_of_an_accepted_one_waits(tmp_path, write_se
     assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
     (decision,) = read_decisions(tmp_path / "o.quarantine.csv").values()
     assert decision.word == ""
+    assert (tmp_path / "o.quarantine.png").read_bytes() != sheet
 
 
 def test_what_petgan_wrote_beside_its_sources_is_no_source(tmp_path, pictures):
@@ -575,25 +583,6 @@ def test_another_content_with_the_times_of_the_old_one_is_read(tmp_path, write_p
         with Dataset(tmp_path / "o.h5") as dataset:
             images.append(dataset.images())
     assert images[0].max() < 40 < images[1].max()
-
-
-def test_a_decision_is_on_what_is_there_whatever_the_times_say(tmp_path, write_series, monkeypatch):
-    """Even with a file system that tells the same times of two contents."""
-    monkeypatch.setattr("petgan.ingest.scan._stamp", lambda path, name, key: key.seal("stamp", name))
-    source, output = write_series("scans", doubtful=[1]), tmp_path / "o.h5"
-    write_series("scans/fine", PatientID="another", SeriesInstanceUID="1.2.3")
-    ingest([source], output, SMALL, workers=1)
-    decide(tmp_path / "o.quarantine.csv")
-    decisions = read_decisions(tmp_path / "o.quarantine.csv")
-    whole = ingest([source], output, SMALL, workers=1, decisions=decisions)
-    sheet = (tmp_path / "o.quarantine.png").read_bytes()
-    data = dcmread(source / "b.dcm")
-    data.PixelData = np.roll(data.pixel_array, 3).tobytes()
-    data.save_as(source / "b.dcm")
-    record = ingest([source], output, SMALL, workers=1, decisions=decisions)
-    assert (record["images"], record["quarantine"]["pictures"]) == (whole["images"] - 1, 1)
-    assert not any(one.word for one in read_decisions(tmp_path / "o.quarantine.csv").values())
-    assert (tmp_path / "o.quarantine.png").read_bytes() != sheet
 
 
 def test_nothing_but_a_dataset_is_replaced(tmp_path, pictures, capsys):
