@@ -14,12 +14,14 @@ import json
 import math
 import os
 import shutil
+import signal
 import socket
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from petgan.config import RunConfig, validated
@@ -54,6 +56,29 @@ def atomic_path(path: Path | str) -> Iterator[Path]:
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def tidied_up_on(*numbers: int) -> Iterator[None]:
+    """Have signals, such as SIGTERM, end the work as Ctrl-C does: temporary files go with it.
+
+    After the first one they are ignored to the end of the process: what tidies up is left alone.
+    """
+    stopped = False
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        nonlocal stopped
+        stopped = True
+        for other in numbers:
+            signal.signal(other, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, stop) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items() if not stopped else ():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager

@@ -15,7 +15,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
@@ -24,7 +23,7 @@ from petgan.distributed import Alone, join
 from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError, UserError
 from petgan.place import Place, take_gpu
 from petgan.rendezvous import refusals
-from petgan.runs import RunFolder, file_digest, read_json, write_json
+from petgan.runs import RunFolder, file_digest, read_json, tidied_up_on, write_json
 from petgan.session import Follower, Session, StopSignals
 
 if TYPE_CHECKING:
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
 
     from petgan.checkpoint import Header
 
+WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # the latter is Slurm's
 SCORED_IMAGES = 128  # at most, of the validation split
 SCORE_SEED = 1  # of the noise and of the random patches
 
@@ -246,16 +246,16 @@ def evaluate(
     from petgan.runs import ExperimentFolder
 
     found = find_weights(weights)
-    _tidy_up_on_sigterm()
-    import_quietly()
-    evaluate_experiment(
-        ExperimentFolder(Path(experiment)),
-        draw,
-        weights=found,
-        images=images,
-        resize=resize,
-        force=force,
-    )
+    with tidied_up_on(*WARNINGS):
+        import_quietly()
+        evaluate_experiment(
+            ExperimentFolder(Path(experiment)),
+            draw,
+            weights=found,
+            images=images,
+            resize=resize,
+            force=force,
+        )
 
 
 def synthesize(source: str, count: int, output: str, **options: Any) -> None:
@@ -265,9 +265,9 @@ def synthesize(source: str, count: int, output: str, **options: Any) -> None:
     for name in ("dataset", "png", "dicom"):
         if options.get(name) is not None:
             options[name] = Path(options[name])
-    _tidy_up_on_sigterm()
-    import_quietly()
-    synthesis.synthesize(Path(source), count, Path(output), draw, **options)
+    with tidied_up_on(*WARNINGS):
+        import_quietly()
+        synthesis.synthesize(Path(source), count, Path(output), draw, **options)
 
 
 def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | None]:
@@ -277,19 +277,6 @@ def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | 
 
     generator, header = read_generator(checkpoint)
     return generate(generator, count, seed), header
-
-
-def _tidy_up_on_sigterm() -> None:
-    """Have SIGTERM and Slurm's warning end the work as Ctrl-C does: temporary files go with it."""
-    numbers = (signal.SIGTERM, signal.SIGUSR2)
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        for other in numbers:
-            signal.signal(other, signal.SIG_IGN)  # what tidies up is left alone
-        raise KeyboardInterrupt
-
-    for number in numbers:
-        signal.signal(number, stop)
 
 
 def import_quietly() -> None:

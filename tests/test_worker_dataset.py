@@ -99,9 +99,8 @@ def change(experiment, work):
 
 @pytest.fixture
 def in_this_process(monkeypatch):
-    """Without TensorFlow, which is not needed to refuse, and without the handlers of signals."""
+    """Without TensorFlow, which is not needed to refuse."""
     monkeypatch.setattr(worker, "import_quietly", lambda: None)
-    monkeypatch.setattr(worker, "_tidy_up_on_sigterm", lambda: None)
     monkeypatch.setattr(worker, "draw", lambda *arguments: pytest.fail("a generator was asked to draw"))
 
 

@@ -55,10 +55,8 @@ import signal
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from petgan.cli.output import progress_bar
@@ -137,6 +135,7 @@ def run(args: argparse.Namespace) -> int:
     from petgan.ingest import ingest, make_plan
     from petgan.ingest.quarantine import read_decisions
     from petgan.report.ingest import write_page
+    from petgan.runs import tidied_up_on
 
     if args.workers is not None and args.workers < 1:
         raise ConfigError("an ingest needs at least one worker", value=args.workers)
@@ -151,28 +150,13 @@ def run(args: argparse.Namespace) -> int:
     if args.dry_run:
         return _say_plan(make_plan(args.sources, options, output=args.output, **common))
     begun = time.monotonic()
-    with _tidied_up_on_sigterm():
+    with tidied_up_on(signal.SIGTERM):
         record = ingest(args.sources, args.output, options, refuse=_print_refused, **common)
         seconds = time.monotonic() - begun
         _say_record(record, args.output, options)
         page = write_page(record, args.output)
     print(f"{record['files']} files in {seconds:.1f} s ({record['files'] / seconds:.0f} files/s); see {page}")
     return EXIT_USER_MISTAKE if record["refused"]["files"] else 0
-
-
-@contextmanager
-def _tidied_up_on_sigterm() -> Iterator[None]:
-    """Have SIGTERM end the work as Ctrl-C does: what is half written goes with it."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what tidies up is left alone
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say_plan(plan: Plan) -> int:
