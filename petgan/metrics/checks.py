@@ -5,21 +5,28 @@ from __future__ import annotations
 import numpy as np
 
 from petgan.errors import ConfigError
+from petgan.metrics.blocks import row_blocks
 
 
 def checked_features(name: str, features: np.ndarray, at_least: int = 2) -> np.ndarray:
-    """Features as float64 (n, d), finite, with n >= `at_least`.
+    """Features (n, d), finite, with n >= `at_least`: float32 and float64 as they are, others as float64.
+
+    Metrics count in float64, which they come to block by block: a set may fill much of the memory.
 
     Raises
     ------
     ConfigError
         If they are anything else.
     """
-    out = np.asarray(features, np.float64)
+    out = np.asarray(features)
+    if out.dtype.kind not in "biuf":
+        raise ConfigError(f"the {name} features have the wrong type", value=out.dtype.name, allowed="numbers")
+    if out.dtype not in (np.float32, np.float64):
+        out = out.astype(np.float64)
     if out.ndim != 2 or out.shape[1] == 0:
         raise ConfigError(f"the {name} features have the wrong shape", value=out.shape, allowed="(n, d)")
     _check_count(name, len(out), at_least)
-    if not np.isfinite(out).all():
+    if not all(np.isfinite(out[rows]).all() for rows in row_blocks(len(out))):
         raise ConfigError(f"the {name} features hold values that are not finite")
     return out
 

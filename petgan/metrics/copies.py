@@ -17,11 +17,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from petgan.errors import ConfigError
-from petgan.metrics.checks import check_same_width, checked_features, checked_images
+from petgan.metrics.checks import checked_images
+from petgan.metrics.neighbours import nearest_distances
 
 COPY_RATIO = 0.5
 SHIFTS = (-2, -1, 0, 1, 2)  # pixels, along either axis
-_ROWS_AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
@@ -95,59 +95,6 @@ def check_copies(
         ]
         share = float(np.mean(distances[0] < distances[1]))
     return CopyCheck(to_train / scale[nearest], nearest, share)
-
-
-def nearest_distances(
-    query: np.ndarray,
-    reference: np.ndarray,
-    query_groups: np.ndarray | None = None,
-    reference_groups: np.ndarray | None = None,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Euclidean distance of each query to its nearest reference, and which that is.
-
-    Parameters
-    ----------
-    query, reference : ndarray (n, d), (m, d)
-    query_groups, reference_groups : ndarray (n,), (m,), optional
-        Pairs of the same group do not count; so patients are compared with other patients only.
-
-    Returns
-    -------
-    distance : ndarray (n,) float64
-        Infinite where no reference counts.
-    index : ndarray (n,) int
-        Into `reference`.
-
-    Raises
-    ------
-    ConfigError
-        If the arrays are of another kind.
-    """
-    query = checked_features("query", query, at_least=1)
-    reference = checked_features("reference", reference, at_least=1)
-    check_same_width(reference, query)
-    distance = np.full(len(query), np.inf)
-    index = np.zeros(len(query), int)
-    for first in range(0, len(query), _ROWS_AT_ONCE):
-        rows = slice(first, first + _ROWS_AT_ONCE)
-        for start in range(0, len(reference), _ROWS_AT_ONCE):
-            columns = slice(start, start + _ROWS_AT_ONCE)
-            squares = _squared_distances(query[rows], reference[columns])
-            if query_groups is not None and reference_groups is not None:
-                squares[query_groups[rows, None] == reference_groups[None, columns]] = np.inf
-            found = squares.argmin(axis=1)
-            # The expanded square cancels for close pairs: the distance itself is taken by difference.
-            exact = np.linalg.norm(query[rows] - reference[start + found], axis=1)
-            exact[np.isinf(squares.min(axis=1))] = np.inf
-            better = exact < distance[rows]
-            distance[rows][better] = exact[better]
-            index[rows][better] = start + found[better]
-    return distance, index
-
-
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    out: np.ndarray = np.sum(x**2, axis=1)[:, None] - 2 * (x @ y.T) + np.sum(y**2, axis=1)
-    return out
 
 
 def _nearest_variant(

@@ -3,13 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter
-from scipy.spatial.distance import cdist
 
 from petgan.errors import ConfigError
-from petgan.metrics import copies, nearest_distances
 from petgan.metrics.copies import check_copies
-
-random = np.random.default_rng(4)
 
 
 def blobs(n, seed):
@@ -21,33 +17,6 @@ def blobs(n, seed):
 
 TRAIN, OTHERS = blobs(40, 0), blobs(40, 1)
 PATIENTS = np.repeat(np.arange(20), 2)
-
-
-@pytest.mark.parametrize("rows", [2, 1024])
-def test_nearest_distances_equal_brute_force(monkeypatch, rows):
-    monkeypatch.setattr(copies, "_ROWS_AT_ONCE", rows)
-    query, reference = random.normal(size=(7, 5)), random.normal(size=(9, 5))
-    distance, index = nearest_distances(query, reference)
-    everything = cdist(query, reference)
-    np.testing.assert_allclose(distance, everything.min(axis=1), rtol=1e-12)
-    np.testing.assert_array_equal(index, everything.argmin(axis=1))
-
-
-def test_pairs_of_one_group_do_not_count():
-    points = random.normal(size=(8, 3))
-    groups = np.repeat(np.arange(4), 2)
-    everything = cdist(points, points)
-    everything[groups[:, None] == groups[None]] = np.inf
-    distance, index = nearest_distances(points, points, groups, groups)
-    np.testing.assert_allclose(distance, everything.min(axis=1), rtol=1e-12)
-    np.testing.assert_array_equal(index, everything.argmin(axis=1))
-    assert np.isinf(nearest_distances(points, points, np.zeros(8), np.zeros(8))[0]).all()
-
-
-def test_the_distance_of_a_copy_is_exactly_zero_far_from_the_origin():
-    reference = random.normal(size=(5, 4)) + 1e6
-    distance, index = nearest_distances(reference[[3]], reference)
-    assert (distance[0], index[0]) == (0, 3)
 
 
 @pytest.mark.parametrize(
