@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from petgan.errors import ConfigError
+from petgan.metrics.blocks import row_blocks
 from petgan.metrics.checks import check_same_width, checked_features
 
 LARGEST_SUBSET = 1000
@@ -60,20 +62,53 @@ def kernel_distance(
 
     def draw(features: np.ndarray) -> np.ndarray:
         count = round(size * len(features) / smaller)
-        return features[random.choice(len(features), count, replace=False)]
+        return random.choice(len(features), count, replace=False)
 
-    estimates = [_unbiased_mmd2(draw(real), draw(fake)) for _ in range(subsets)]
+    drawn = [(draw(real), draw(fake)) for _ in range(subsets)]
+    if subsets * size**2 < smaller**2:
+        members = [np.ones((1, len(places))) for places in drawn[0]]
+        estimates = [_unbiased_mmd2(real[i], fake[j], *members)[0] for i, j in drawn]
+    else:  # Most pairs are in several subsets: the kernel is taken once for all.
+        reals, fakes = zip(*drawn, strict=True)
+        members = [_membership(reals, len(real)), _membership(fakes, len(fake))]
+        estimates = list(_unbiased_mmd2(real, fake, *members))
     left_out = smaller - size
     scale = math.sqrt(size / left_out) if left_out else math.nan
     return float(np.mean(estimates)), float(np.std(estimates, ddof=1) * scale)
 
 
-def _unbiased_mmd2(x: np.ndarray, y: np.ndarray) -> float:
-    """Gretton et al. 2012, eq. 3."""
-    within = sum((k.sum() - np.trace(k)) / (len(k) * (len(k) - 1)) for k in (_kernel(x, x), _kernel(y, y)))
-    return float(within - 2 * _kernel(x, y).mean())
+def _membership(subsets: Sequence[np.ndarray], count: int) -> np.ndarray:
+    """Which of `count` samples are in which subset: (subsets, count), 1 or 0."""
+    out = np.zeros((len(subsets), count))
+    for row, places in zip(out, subsets, strict=True):
+        row[places] = 1
+    return out
 
 
-def _kernel(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    out: np.ndarray = (x @ y.T / x.shape[1] + 1) ** 3
+def _unbiased_mmd2(x: np.ndarray, y: np.ndarray, S: np.ndarray, T: np.ndarray) -> np.ndarray:
+    """Gretton et al. 2012, equation 3, for each pair of subsets: their members are 1 in a row of S and T."""
+    m, n = S[0].sum(), T[0].sum()
+    within_x = (_kernel_sums(x, x, S, S) - S @ _kernel_diagonal(x)) / (m * (m - 1))
+    within_y = (_kernel_sums(y, y, T, T) - T @ _kernel_diagonal(y)) / (n * (n - 1))
+    out: np.ndarray = within_x + within_y - 2 * _kernel_sums(x, y, S, T) / (m * n)
+    return out
+
+
+def _kernel_sums(x: np.ndarray, y: np.ndarray, S: np.ndarray, T: np.ndarray) -> np.ndarray:
+    """Sum of k(x, y) over the pairs of each subset, s K t for the rows s and t of S and T."""
+    out = np.zeros(len(S))
+    for rows in row_blocks(len(x)):
+        a = x[rows].astype(np.float64) / x.shape[1]
+        for columns in row_blocks(len(y)):
+            K = a @ y[columns].astype(np.float64).T + 1
+            out += np.sum(S[:, rows] @ (K * K * K) * T[:, columns], axis=1)
+    return out
+
+
+def _kernel_diagonal(x: np.ndarray) -> np.ndarray:
+    squares = np.empty(len(x))
+    for rows in row_blocks(len(x)):
+        block = x[rows].astype(np.float64)
+        squares[rows] = np.einsum("ij,ij->i", block, block)
+    out: np.ndarray = (squares / x.shape[1] + 1) ** 3
     return out
