@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from scipy.ndimage import convolve
@@ -9,6 +13,13 @@ from petgan.errors import ConfigError
 from petgan.metrics import sliced_wasserstein, wasserstein
 
 random = np.random.default_rng(5)
+
+ONE_SCORE = """
+import numpy as np
+from petgan.metrics import sliced_wasserstein
+images = np.random.default_rng(0).integers(0, 256, (2, 40, 32, 32)).astype(np.uint8)
+print(sliced_wasserstein(images[0], images[1]).hex())
+"""
 
 
 def textures(n, size=32, width=0, seed=0):
@@ -76,7 +87,7 @@ def test_one_level_equals_brute_force_patch_by_patch_and_direction_by_direction(
     expected = np.mean(
         [wasserstein_distance(*(s @ (d / np.linalg.norm(d)) for s in sets)) for d in directions]
     )
-    assert sliced_wasserstein(real, fake, seed=7) == pytest.approx(1000 * expected, rel=1e-12)
+    assert sliced_wasserstein(real, fake, seed=7) == pytest.approx(1000 * expected, rel=1e-6)
 
 
 def test_the_pyramid_equals_the_papers_two_dimensional_filter():
@@ -103,6 +114,20 @@ def test_blocks_of_images_do_not_change_the_value(monkeypatch):
     whole = sliced_wasserstein(a, b)
     monkeypatch.setattr(wasserstein, "_IMAGES_AT_ONCE", 2)
     assert sliced_wasserstein(a, b) == pytest.approx(whole, rel=1e-12)
+
+
+def test_the_number_of_threads_changes_no_bit():
+    # Which checkpoint is the best hangs on it, and with it whether a resumed run is the undisturbed one.
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", ONE_SCORE],
+            env=os.environ | {"OPENBLAS_NUM_THREADS": threads, "OMP_NUM_THREADS": threads},
+            capture_output=True, text=True, check=True, timeout=60,
+        ).stdout
+        for threads in ("1", "2")
+    ]  # fmt: skip
+    assert said[0] == said[1]
+    assert float.fromhex(said[0]) > 0
 
 
 @pytest.mark.parametrize(
