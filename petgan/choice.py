@@ -1,4 +1,8 @@
-"""Which configuration is the best: by a named score, averaged over the seeds, and never across rulers."""
+"""Which configuration is the best: by a named score, averaged over the seeds, among scores that compare.
+
+What cannot be the best: a configuration with a run that a gate blocks, and one of a single seed beside one
+of several. How sure the best is, `petgan.verdicts` says.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,11 @@ from typing import Any
 
 from petgan.errors import ConfigError, InputError
 from petgan.runs import ExperimentFolder, read_json
+
+EVALUATION_VERSION = 2
+ONE_SEED = "from a single seed, so not shown to be better than any other"
+_NAMED = 3  # runs that a message names
+_ALIKE = ("ruler", "protocol", "better", "n_real", "n_fake")  # in scores that compare
 
 
 @dataclass(frozen=True)
@@ -26,12 +35,20 @@ class Score:
     start : str
         ``scratch`` or ``transfer``.
     name : str
-        Such as ``kid``; the lower, the better.
+        Such as ``kid``.
     value : float
-    ruler : str
-        What it was taken with: only scores of one ruler compare.
+    ruler, protocol : str
+        What it was taken with, and by which procedure.
+    n_real, n_fake : int
+        Images. Only scores of one ruler, protocol and number of images compare.
     headline : bool
         Whether the evaluation names it as the score to go by.
+    better : str
+        ``lower`` or ``higher``.
+    without : tuple of float
+        The score without each group of test patients; may be empty.
+    gates : tuple of str
+        Those that block the run, such as ``copied``.
     """
 
     run_id: str
@@ -42,19 +59,59 @@ class Score:
     name: str
     value: float
     ruler: str
+    protocol: str
+    n_real: int
+    n_fake: int
     headline: bool
+    better: str = "lower"
+    without: tuple[float, ...] = ()
+    gates: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """The scores of one configuration, by seed."""
+
+    scores: tuple[Score, ...]
+
+    @property
+    def preset(self) -> str:
+        return self.scores[0].preset
+
+    @property
+    def values(self) -> Mapping[str, Any]:
+        """See `Score.configuration`."""
+        return self.scores[0].configuration
+
+    @property
+    def start(self) -> str:
+        return self.scores[0].start
+
+    @property
+    def mean(self) -> float:
+        """Over the seeds."""
+        return statistics.fmean(score.value for score in self.scores)
+
+    @property
+    def gates(self) -> tuple[str, ...]:
+        """The gates that block any of its runs.
+
+        One is enough to keep it from being the best: a mean over the seeds that happened to pass is no mean
+        over seeds, and who trains the configuration again may get what was blocked.
+        """
+        return tuple(sorted({gate for score in self.scores for gate in score.gates}))
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The configuration with the lowest mean over its seeds.
+    """The configuration with the best mean over its seeds.
 
     Parameters
     ----------
     preset : str
     configuration : mapping
         See `Score`.
-    score, ruler : str
+    score, better, ruler : str
         What it was chosen by.
     mean : float
     standard_deviation : float or None
@@ -64,13 +121,16 @@ class Choice:
     run_ids : tuple of str
         By seed.
     best_run : str
-        The run with the lowest value.
+        The run with the best value.
     best_value : float
+    reservation : str or None
+        Why it is taken without having been shown to be better: every configuration has a single seed.
     """
 
     preset: str
     configuration: Mapping[str, Any]
     score: str
+    better: str
     ruler: str
     mean: float
     standard_deviation: float | None
@@ -78,27 +138,49 @@ class Choice:
     run_ids: tuple[str, ...]
     best_run: str
     best_value: float
+    reservation: str | None
 
 
 def best_by_preset(records: Iterable[Score], score: str) -> dict[str, Choice]:
     """The best configuration of each preset, in the order in which the presets appear.
 
+    A preset has none, and is left out, where gates block all its configurations.
+
     Raises
     ------
     InputError
-        If no run has this score.
+        If no run has this score, or gates block all configurations of all presets.
     ConfigError
-        If its values were taken with different rulers.
+        If its values do not compare: another ruler, protocol or number of images.
     """
-    by_preset: dict[str, list[Score]] = defaultdict(list)
-    for record in _comparable(records, score):
-        by_preset[record.preset].append(record)
-    return {preset: _best(scores) for preset, scores in by_preset.items()}
+    by_preset: dict[str, list[Configuration]] = defaultdict(list)
+    for configuration in _free(configurations(records, score)):
+        by_preset[configuration.preset].append(configuration)
+    return {preset: _best(those) for preset, those in by_preset.items()}
 
 
 def best_overall(records: Iterable[Score], score: str) -> Choice:
     """The best configuration of all; see `best_by_preset`."""
-    return _best(_comparable(records, score))
+    return _best(_free(configurations(records, score)))
+
+
+def configurations(records: Iterable[Score], score: str) -> list[Configuration]:
+    """All configurations that have this score, gated ones too, in the order in which they appear.
+
+    Raises
+    ------
+    InputError
+        If no run has it.
+    ConfigError
+        If its values do not compare.
+    """
+    by_configuration: dict[str, list[Score]] = defaultdict(list)
+    for record in _comparable(records, score):
+        by_configuration[json.dumps(record.configuration, sort_keys=True)].append(record)
+    return [
+        Configuration(tuple(sorted(scores, key=lambda score: score.seed)))
+        for scores in by_configuration.values()
+    ]
 
 
 def headline(records: Iterable[Score]) -> str:
@@ -120,18 +202,34 @@ def headline(records: Iterable[Score]) -> str:
 
 
 def read_scores(experiment: ExperimentFolder) -> list[Score]:
-    """All scores of an experiment's evaluated runs."""
-    scores = []
-    for entry in experiment.record()["points"]:
-        file = experiment.run(entry["run_id"]).evaluation_file
-        if file.is_file():
-            scores += _scores_of(entry, read_json(file))
-    return scores
+    """All scores of an experiment's evaluated runs.
+
+    Raises
+    ------
+    InputError
+        If a run was evaluated by another version of petgan, whose scores lack what a choice needs.
+    """
+    files = [
+        (entry, read_json(file))
+        for entry in experiment.record()["points"]
+        if (file := experiment.run(entry["run_id"]).evaluation_file).is_file()
+    ]
+    versions = {entry["run_id"]: evaluation.get("schema_version") for entry, evaluation in files}
+    others = {run_id: version for run_id, version in versions.items() if version != EVALUATION_VERSION}
+    if others:
+        raise InputError(
+            f"scores of {_runs(others)} in {experiment.path} are of another version",
+            value=next(iter(others.values())),
+            allowed=str(EVALUATION_VERSION),
+            hint=f"score the runs again: petgan evaluate {experiment.path}",
+        )
+    return [score for entry, evaluation in files for score in _scores_of(entry, evaluation)]
 
 
 def _scores_of(entry: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[Score]:
     point = entry["point"]
     configuration = {key: value for key, value in point.items() if key not in ("seed", "init_from")}
+    gates = tuple(gate["name"] for gate in evaluation["gates"])
     return [
         Score(
             run_id=entry["run_id"],
@@ -142,7 +240,13 @@ def _scores_of(entry: Mapping[str, Any], evaluation: Mapping[str, Any]) -> list[
             name=score["name"],
             value=score["value"],
             ruler=score["ruler"],
+            protocol=score["protocol"],
+            n_real=score["n_real"],
+            n_fake=score["n_fake"],
             headline=score["name"] == evaluation["headline"],
+            better=score["better"],
+            without=tuple(score["without"]),
+            gates=gates,
         )
         for score in evaluation["scores"]
         if score["value"] is not None
@@ -157,41 +261,71 @@ def _comparable(records: Iterable[Score], name: str) -> list[Score]:
         raise InputError(
             "no run has this score", value=name, allowed=names or None, hint="run 'petgan evaluate' first"
         )
-    rulers = sorted({record.ruler for record in chosen})
-    if len(rulers) > 1:
+    differences = []
+    for key in _ALIKE:
+        by_value: dict[str, list[str]] = defaultdict(list)
+        for record in chosen:
+            by_value[str(getattr(record, key))].append(record.run_id)
+        if len(by_value) > 1:
+            shares = " and ".join(f"{value} in {_runs(runs)}" for value, runs in sorted(by_value.items()))
+            differences.append(f"{key} is {shares}")
+    if differences:
         raise ConfigError(
-            f"these values of {name} are of different rulers and do not compare: {', '.join(rulers)}",
-            hint="evaluate all runs with the same network: 'petgan evaluate'",
+            f"these values of {name} do not compare: {', '.join(differences)}",
+            hint="evaluate all runs alike: 'petgan evaluate'",
         )
     return chosen
 
 
-def _best(scores: list[Score]) -> Choice:
-    by_configuration: dict[str, list[Score]] = defaultdict(list)
-    for score in scores:
-        by_configuration[json.dumps(score.configuration, sort_keys=True)].append(score)
-    choices = [_choice(scores) for scores in by_configuration.values()]
-    # A configuration that lost seeds on the way must not win by the luck of those that are left.
-    complete = max(choice.n for choice in choices)
-    return min(
-        (choice for choice in choices if choice.n == complete),
-        key=lambda choice: (choice.mean, choice.run_ids),
+def _runs(run_ids: Iterable[str]) -> str:
+    """Such as "2 runs (a, b)"; not more than a few are named."""
+    run_ids = list(run_ids)
+    named = ", ".join(run_ids[:_NAMED]) + (", ..." if len(run_ids) > _NAMED else "")
+    return f"{len(run_ids)} run{'s' if len(run_ids) > 1 else ''} ({named})"
+
+
+def _free(candidates: list[Configuration]) -> list[Configuration]:
+    """Those that no gate blocks; at least one."""
+    free = [candidate for candidate in candidates if not candidate.gates]
+    if free:
+        return free
+    by_gate: dict[str, list[str]] = defaultdict(list)
+    for score in (score for candidate in candidates for score in candidate.scores):
+        for gate in score.gates:
+            by_gate[gate].append(score.run_id)
+    raise InputError(
+        f"gates block every configuration: {', '.join(f'{g} {_runs(r)}' for g, r in by_gate.items())}",
+        hint="see their images with 'petgan report', and train otherwise or for longer",
     )
 
 
-def _choice(scores: list[Score]) -> Choice:
-    scores = sorted(scores, key=lambda score: score.seed)
-    values = [score.value for score in scores]
-    best = min(scores, key=lambda score: score.value)
+def _best(candidates: list[Configuration]) -> Choice:
+    """The best mean of those with two seeds or more; of all, where every one has a single seed."""
+    several = [candidate for candidate in candidates if len(candidate.scores) > 1]
+    best = min(
+        several or candidates, key=lambda c: (_sign(c.scores[0]) * c.mean, [s.run_id for s in c.scores])
+    )
+    return _choice(best, None if several else ONE_SEED)
+
+
+def _choice(configuration: Configuration, reservation: str | None) -> Choice:
+    scores = configuration.scores
+    best = min(scores, key=lambda score: _sign(score) * score.value)
     return Choice(
         preset=best.preset,
         configuration=best.configuration,
         score=best.name,
+        better=best.better,
         ruler=best.ruler,
-        mean=statistics.fmean(values),
-        standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
-        n=len(values),
+        mean=configuration.mean,
+        standard_deviation=statistics.stdev(score.value for score in scores) if len(scores) > 1 else None,
+        n=len(scores),
         run_ids=tuple(score.run_id for score in scores),
         best_run=best.run_id,
         best_value=best.value,
+        reservation=reservation,
     )
+
+
+def _sign(score: Score) -> int:
+    return 1 if score.better == "lower" else -1

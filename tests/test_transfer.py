@@ -48,10 +48,13 @@ def source(tmp_path, make_points):
         run.checkpoint_file(2).write_text(f"{config.run_id} 2")
         run.checkpoint_file(4).write_text(f"{config.run_id} 4")
         value = 10 * (config.point.dropout == 0.3) - config.point.seed
+        common = {"protocol": "petgan", "better": "lower", "n_real": 60, "n_fake": 150, "without": []}
         scores = [
-            {"name": name, "value": sign * value, "ruler": name} for name, sign in (("kid", 1), ("fid", -1))
+            {"name": name, "value": sign * value, "ruler": name, **common}
+            for name, sign in (("kid", 1), ("fid", -1))
         ]
-        write_json(run.evaluation_file, {"headline": "kid", "scores": scores})
+        evaluation = {"schema_version": 2, "headline": "kid", "scores": scores, "gates": []}
+        write_json(run.evaluation_file, evaluation)
     return experiment
 
 
