@@ -1,4 +1,4 @@
-"""The benchmarks of data run from end to end, on very little: their figures are for people, not for tests."""
+"""The benchmarks that need little run from end to end: their figures are for people, not for tests."""
 
 from __future__ import annotations
 
@@ -66,3 +66,16 @@ def test_compressions_of_a_dataset(tmp_path, monkeypatch):
         assert sizes[kind, "none"] >= 100
         assert sizes[kind, "shuffle, gzip 4"] < sizes[kind, "none"]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_share_of_the_score_during_training():
+    options = ["--sizes=16", "--presets", "gan", "--rounds=1", "--block-seconds=0.1", "--images=2"]
+    head, names, rule, line = said_by(BENCHMARKS / "scoring.py", *options)
+    assert head == "1 cores, 2 images scored against 2"
+    assert names.count("|") == rule.count("|") == line.count("|")
+    preset, size, step, score, *shares = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert (preset, size) == ("gan", "16")
+    step, score = (float(cell.removesuffix(" s")) for cell in (step, score))  # four and three digits shown
+    for between, share in zip((400, 30), shares, strict=True):
+        assert (score - 0.0005) / ((step + 0.00005) * between) <= float(share.rstrip("%")) / 100 + 0.00005
+        assert (score + 0.0005) / ((step - 0.00005) * between) >= float(share.rstrip("%")) / 100 - 0.00005
