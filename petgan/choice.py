@@ -88,9 +88,18 @@ class Configuration:
         return self.scores[0].start
 
     @property
+    def run_ids(self) -> tuple[str, ...]:
+        return tuple(score.run_id for score in self.scores)
+
+    @property
     def mean(self) -> float:
         """Over the seeds."""
         return statistics.fmean(score.value for score in self.scores)
+
+    @property
+    def place(self) -> tuple[float, tuple[str, ...]]:
+        """Sorts the best mean first, and equal ones always alike."""
+        return _sign(self.scores[0]) * self.mean, self.run_ids
 
     @property
     def gates(self) -> tuple[str, ...]:
@@ -302,9 +311,7 @@ def _free(candidates: list[Configuration]) -> list[Configuration]:
 def _best(candidates: list[Configuration]) -> Choice:
     """The best mean of those with two seeds or more; of all, where every one has a single seed."""
     several = [candidate for candidate in candidates if len(candidate.scores) > 1]
-    best = min(
-        several or candidates, key=lambda c: (_sign(c.scores[0]) * c.mean, [s.run_id for s in c.scores])
-    )
+    best = min(several or candidates, key=lambda candidate: candidate.place)
     return _choice(best, None if several else ONE_SEED)
 
 
@@ -320,7 +327,7 @@ def _choice(configuration: Configuration, reservation: str | None) -> Choice:
         mean=configuration.mean,
         standard_deviation=statistics.stdev(score.value for score in scores) if len(scores) > 1 else None,
         n=len(scores),
-        run_ids=tuple(score.run_id for score in scores),
+        run_ids=configuration.run_ids,
         best_run=best.run_id,
         best_value=best.value,
         reservation=reservation,

@@ -34,6 +34,7 @@ COMMANDS = {
     "cancel": ("cancel", "stop the runs of an experiment"),
     "run": ("run", "train one point in the foreground"),
     "evaluate": ("evaluate", "score the finished runs of an experiment"),
+    "best": ("best", "which configuration is the best, and how sure that is"),
     "report": ("report", "write the tables, plots and page of an experiment"),
     "transfer": ("transfer", "train on, from the best point of another experiment"),
     "synthesize": ("synthesize", "make a synthetic dataset from a finished run"),
