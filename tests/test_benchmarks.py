@@ -45,6 +45,24 @@ def test_ingest_against_the_loop(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_metrics_against_the_plain_way(tmp_path, monkeypatch):
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))  # where there are no weights
+    options = ["--features=24", "--many=60", "--large=200", "--rounds=1"]
+    head, _, *table, _, fid, kid, pr, dc, last = said_by(BENCHMARKS / "metrics.py", *options)
+    assert head == "24 features, 1 cores, seconds"
+    assert last == "features: no learned weights of InceptionV3 found, give them by --weights"
+    names = ("FID", "KID", "precision, recall", "density, coverage")
+    rows = [(line[:18].strip(), *line[18:].split()) for line in table]
+    assert [row[:3] for row in rows] == [(n, *c) for c in (("404", "150"), ("60", "60")) for n in names]
+    for _, _, _, ours, plain, ratio, difference in rows:
+        assert min(float(ours), float(plain), float(ratio)) >= 0
+        assert float(difference) < 1e-6
+    for name, line in zip(names, (fid, kid, pr, dc), strict=True):
+        assert line[:26].strip() == name
+        count, seconds, peak = map(float, line[26:].split())
+        assert (count, seconds >= 0, 0.01 < peak < 1) == (200, True, True)
+
+
 def test_compressions_of_a_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     small = (

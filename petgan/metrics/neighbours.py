@@ -1,8 +1,8 @@
 """Nearest neighbours among features, and the balls around them, in blocks of bounded memory.
 
-Squared distances are taken as |x|^2 - 2 x.y + |y|^2, which is fast, and again by difference wherever the
-rounding of that sum could decide: which are the nearest, whether a point lies in a ball. So a duplicate is
-at distance 0, and a point on a ball's edge lies in it.
+Squared distances are taken as |x|^2 - 2 x.y + |y|^2, which is fast. Those of the nearest are taken again by
+difference, and so are those where rounding could decide whether a point lies in a ball: a duplicate is at
+distance 0, and a point on a ball's edge lies in it.
 """
 
 from __future__ import annotations
@@ -88,14 +88,47 @@ def ball_counts(centres: np.ndarray, limits: np.ndarray, points: np.ndarray) -> 
     """
     held, holding = np.zeros(len(centres), int), np.zeros(len(points), int)
     for rows, columns, squares, rounding in _squared_distances(centres, points):
-        beyond = squares - limits[rows, None]
-        inside = beyond <= 0
-        row, column = np.nonzero(np.abs(beyond) < rounding)
-        exact = _by_difference(centres[rows], points[columns], row, column)
-        inside[row, column] = exact <= limits[rows][row]
+        inside = _at_most(limits[rows, None], squares, rounding, centres[rows], points[columns])
         held[rows] += inside.sum(axis=1)
         holding[columns] += inside.sum(axis=0)
     return held, holding
+
+
+def in_each_others_balls(
+    x: np.ndarray, x_limits: np.ndarray, y: np.ndarray, y_limits: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Whether each x lies in a ball around a y, and each y in one around an x.
+
+    Parameters
+    ----------
+    x, y : ndarray (n, d), (m, d) float
+    x_limits, y_limits : ndarray (n,), (m,) float64
+        The balls' squared radii; what lies on the edge is inside.
+
+    Returns
+    -------
+    x_inside : ndarray (n,) bool
+    y_inside : ndarray (m,) bool
+    """
+    x_inside, y_inside = np.zeros(len(x), bool), np.zeros(len(y), bool)
+    for rows, columns, squares, rounding in _squared_distances(x, y):
+        block = squares, rounding, x[rows], y[columns]
+        x_inside[rows] |= _at_most(y_limits[columns], *block).any(axis=1)
+        y_inside[columns] |= _at_most(x_limits[rows, None], *block).any(axis=0)
+    return x_inside, y_inside
+
+
+def _at_most(
+    limits: np.ndarray, squares: np.ndarray, rounding: float, x: np.ndarray, y: np.ndarray
+) -> np.ndarray:
+    """Where a block's squared distances are within limits (n, 1) or (m,), as if they were exact."""
+    beyond = squares - limits
+    inside: np.ndarray = beyond <= 0
+    row, column = np.nonzero(np.abs(beyond, out=beyond) < rounding)
+    inside[row, column] = (
+        _by_difference(x, y, row, column) <= np.broadcast_to(limits, squares.shape)[row, column]
+    )
+    return inside
 
 
 def _k_nearest(
@@ -114,9 +147,7 @@ def _k_nearest(
         count = min(k, squares.shape[1])
         nearest = np.sort(np.argpartition(squares, count - 1, axis=1)[:, :count], axis=1)
         found = np.take_along_axis(squares, nearest, axis=1)
-        row, place = np.nonzero(
-            np.isfinite(found) & (found - np.take_along_axis(rounding, nearest, axis=1) < best[rows, -1:])
-        )
+        row, place = np.nonzero(np.isfinite(found) & (found - rounding < best[rows, -1:]))
         found[:] = np.inf
         found[row, place] = _by_difference(query[rows], reference[columns], row, nearest[row, place])
         both = np.hstack([best[rows], found])
@@ -127,7 +158,7 @@ def _k_nearest(
     return best, index
 
 
-def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray, np.ndarray]]:
+def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, slice, np.ndarray, float]]:
     """Blocks of the squared distances: rows of x, rows of y, the distances, a bound of their rounding."""
     # A sum of d products is off by d units in the last place at most (Higham 2002, section 3.1). The
     # bound is in the squares of the vectors, which are smallest around their mean.
@@ -136,15 +167,20 @@ def _squared_distances(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, sl
         a = x[rows] - centre
         a_squares = np.einsum("ij,ij->i", a, a)
         for columns in row_blocks(len(y)):
-            b = y[columns] - centre
-            sums = a_squares[:, None] + np.einsum("ij,ij->i", b, b)
-            yield rows, columns, sums - 2 * (a @ b.T), unit * sums
+            b = a if x is y and rows == columns else y[columns] - centre  # NumPy halves the work of a a^T
+            b_squares = np.einsum("ij,ij->i", b, b)
+            squares = a @ b.T
+            squares *= -2
+            squares += a_squares[:, None]
+            squares += b_squares
+            yield rows, columns, squares, unit * (a_squares.max() + b_squares.max())
 
 
 def _by_difference(x: np.ndarray, y: np.ndarray, row: np.ndarray, column: np.ndarray) -> np.ndarray:
     """Squared distances of the pairs (x[row], y[column])."""
     out = np.empty(len(row))
     for pairs in row_blocks(len(row)):
-        difference = x[row[pairs]].astype(np.float64) - y[column[pairs]]
-        out[pairs] = np.sum(difference**2, axis=1)
+        difference = np.subtract(x[row[pairs]], y[column[pairs]], dtype=np.float64)
+        difference *= difference
+        out[pairs] = difference.sum(axis=1)
     return out

@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from petgan.metrics.checks import check_same_width, checked_features
-from petgan.metrics.neighbours import ball_counts, squared_radii
+from petgan.metrics.neighbours import ball_counts, in_each_others_balls, squared_radii
 
 
 def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
@@ -38,10 +38,8 @@ def precision_recall(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[fl
     """
     real, fake = checked_features("real", real), checked_features("fake", fake)
     check_same_width(real, fake)
-    real_limits, fake_limits = squared_radii(real, k), squared_radii(fake, k)
-    _, around_fakes = ball_counts(real, real_limits, fake)
-    _, around_reals = ball_counts(fake, fake_limits, real)
-    return float(np.mean(around_fakes > 0)), float(np.mean(around_reals > 0))
+    reals, fakes = in_each_others_balls(real, squared_radii(real, k), fake, squared_radii(fake, k))
+    return float(np.mean(fakes)), float(np.mean(reals))
 
 
 def density_coverage(real: np.ndarray, fake: np.ndarray, k: int = 5) -> tuple[float, float]:
