@@ -35,14 +35,10 @@ class CopyCheck:
         image of another patient.
     nearest : ndarray (n,) int
         Which training image that is.
-    nearer_train_share : float or None
-        Share of the fakes that are nearer to training images than to as many held-out ones: about 0.5
-        unless the generator has memorised. None without held-out images.
     """
 
     ratios: np.ndarray
     nearest: np.ndarray
-    nearer_train_share: float | None
 
     @property
     def copies(self) -> np.ndarray:
@@ -50,62 +46,93 @@ class CopyCheck:
         return np.flatnonzero(self.ratios < COPY_RATIO)
 
 
-def check_copies(
-    fake: np.ndarray,
-    train: np.ndarray,
-    train_patients: np.ndarray,
-    held_out: np.ndarray | None = None,
-    seed: int = 0,
-) -> CopyCheck:
-    """Compare fakes with training images, up to brightness, contrast, mirroring and small shifts.
+def copy_scale(train: np.ndarray, train_patients: np.ndarray) -> np.ndarray:
+    """How far each training image is from the nearest one of another patient.
 
     Parameters
     ----------
-    fake, train, held_out : ndarray (n, size, size) uint8
-        Thumbnails, such as 32 x 32: the comparison is one of pixels, and noise is to count for little.
+    train : ndarray (n, size, size) uint8
     train_patients : ndarray (n,)
-        Whose image each training image is; two patients or more.
-    held_out : ndarray, optional
-        Images of the same kind that were not trained on.
-    seed : int
-        Of the draw that makes the training and held-out images equally many.
+        Whose image each is; two patients or more.
+
+    Returns
+    -------
+    ndarray (n,) float64
+        At least half the median: were an image there twice, under two patients, its scale would be 0 and
+        its copies would pass.
 
     Raises
     ------
     ConfigError
-        If there is only one patient, or the arrays are of another kind.
+        If there is only one patient, or the images are of another kind or nearly all the same.
     """
-    fake, train = checked_images("fake", fake), checked_images("training", train)
+    train = checked_images("training", train)
     if len(np.unique(train_patients)) < 2:
         raise ConfigError("copies can only be told by the images of two training patients or more")
-    fake_variants = list(_variants(fake))
-    to_train, nearest = _nearest_variant(fake_variants, train)
-    between_patients, _ = _nearest_variant(list(_variants(train)), train, train_patients, train_patients)
-    # Were an image there twice, under two patients, its scale would be 0 and its copies would pass.
+    between_patients, _ = _nearest_variant(train, train, train_patients, train_patients)
     scale = np.maximum(between_patients, np.median(between_patients) / 2)
     if not scale.all():
         raise ConfigError("copies cannot be told: most training images are the same")
-    share = None
-    if held_out is not None and len(held_out):
-        random = np.random.default_rng(seed)
-        count = min(len(train), len(held_out))
-        seen, unseen = (x[random.choice(len(x), count, replace=False)] for x in (train, held_out))
-        distances = [
-            _nearest_variant(fake_variants, checked_images("held-out", x))[0] for x in (seen, unseen)
-        ]
-        share = float(np.mean(distances[0] < distances[1]))
-    return CopyCheck(to_train / scale[nearest], nearest, share)
+    return scale
+
+
+def check_copies(fake: np.ndarray, train: np.ndarray, scale: np.ndarray) -> CopyCheck:
+    """Compare fakes with training images, up to brightness, contrast, mirroring and small shifts.
+
+    Parameters
+    ----------
+    fake, train : ndarray (n, size, size), (m, size, size) uint8
+        Thumbnails, such as 32 x 32: the comparison is one of pixels, and noise is to count for little.
+    scale : ndarray (m,)
+        The training images' `copy_scale`.
+
+    Raises
+    ------
+    ConfigError
+        If the arrays are of another kind.
+    """
+    fake, train = checked_images("fake", fake), checked_images("training", train)
+    distance, nearest = _nearest_variant(fake, train)
+    return CopyCheck(distance / scale[nearest], nearest)
+
+
+def aligned(images: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """Each image mirrored and shifted so that it comes nearest to any of the reference images.
+
+    Parameters
+    ----------
+    images, reference : ndarray (n, size, size), (m, size, size) uint8
+
+    Returns
+    -------
+    ndarray (n, size, size) uint8
+    """
+    out, best = images.copy(), np.full(len(images), np.inf)
+    flat = standardised(reference)
+    for variant in _variants(images):
+        distance, _ = nearest_distances(standardised(variant), flat)
+        better = distance < best
+        out[better], best[better] = variant[better], distance[better]
+    return out
+
+
+def standardised(images: np.ndarray) -> np.ndarray:
+    """Images (n, size, size) as rows (n, size * size) float64 of mean 0 and deviation 1; a flat one is 0."""
+    rows = images.reshape(len(images), -1).astype(np.float64)
+    rows -= rows.mean(axis=1, keepdims=True)
+    deviation = rows.std(axis=1, keepdims=True)
+    return rows / np.where(deviation > 0, deviation, 1)
 
 
 def _nearest_variant(
-    variants: list[np.ndarray],
+    images: np.ndarray,
     reference: np.ndarray,
     groups: np.ndarray | None = None,
     reference_groups: np.ndarray | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """`nearest_distances` of the nearest of each image's variants."""
-    flat = _standardised(reference)
-    found = [nearest_distances(_standardised(v), flat, groups, reference_groups) for v in variants]
+    flat = standardised(reference)
+    found = [nearest_distances(standardised(v), flat, groups, reference_groups) for v in _variants(images)]
     distances, indices = (np.array(part) for part in zip(*found, strict=True))
     best = distances.argmin(axis=0), np.arange(distances.shape[1])
     return distances[best], indices[best]
@@ -119,11 +146,3 @@ def _variants(images: np.ndarray) -> Iterator[np.ndarray]:
         for dy in SHIFTS:
             for dx in SHIFTS:
                 yield padded[:, reach + dy : reach + dy + size, reach + dx : reach + dx + size]
-
-
-def _standardised(images: np.ndarray) -> np.ndarray:
-    """Images as rows of mean 0 and deviation 1; a flat image is 0."""
-    rows = images.reshape(len(images), -1).astype(np.float64)
-    rows -= rows.mean(axis=1, keepdims=True)
-    deviation = rows.std(axis=1, keepdims=True)
-    return rows / np.where(deviation > 0, deviation, 1)
