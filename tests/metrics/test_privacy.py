@@ -111,8 +111,8 @@ def by_the_definition(fake, train, held_out, patients, others):
         inside = ~np.isin(whose, held)
         distance = cdist(fake, pool)
         t, h = distance[:, inside].min(axis=1), distance[:, ~inside].min(axis=1)
-        near = (distance < scale)[:, inside].any(axis=1)
-        return np.array([np.mean((h - t) / (h + t)), near.mean()])
+        short = np.maximum(0, 1 - (distance / scale)[:, inside].min(axis=1))
+        return np.array([np.mean((h - t) / (h + t)), short.mean()])
 
     observed = statistics(np.unique(others))
     choices = itertools.combinations(np.unique(whose), len(np.unique(others)))
