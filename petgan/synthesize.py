@@ -1,4 +1,4 @@
-"""Make a dataset of synthetic images, unless there are copies of training images among them.
+"""Make a dataset of synthetic images, unless they give patients away or are no images at all.
 
 Nothing is written before the images have been checked, and then all or nothing.
 """
@@ -10,8 +10,8 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,16 +21,15 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from petgan import __version__
+from petgan.datasheet import datasheet, markdown
 from petgan.errors import ConfigError, DatasetError, InputError, PetganError
-from petgan.features import resized
-from petgan.metrics.copies import COPY_RATIO, CopyCheck, check_copies
-from petgan.runs import RunFolder, disk_errors, file_digest, write_json
+from petgan.gates import COLLAPSE, GATES, PRIVACY, Findings, Gate, RealImages
+from petgan.runs import RunFolder, atomic_path, disk_errors, file_digest, write_json, write_text
 from petgan.secondary_capture import secondary_capture
 from petgan.snapshot import code_digest
 from petgan.store import Dataset, Row, write_dataset
 
-SCHEMA_VERSION = 1
-THUMBNAIL = 32  # pixels at which images are compared with training images
+SCHEMA_VERSION = 2
 MOST_IMAGES = 50_000
 HELD_OUT = ("validation", "test")
 
@@ -53,7 +52,7 @@ def synthesize(
     allow_copies: bool = False,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Draw images from a generator, check them for copies, and write them with their lineage.
+    """Draw images from a generator, check them, and write them with their lineage and datasheet.
 
     Parameters
     ----------
@@ -61,7 +60,8 @@ def synthesize(
         A run folder, a checkpoint, or a generator that the study published.
     count : int
     output : path
-        The dataset to write, ``.h5``; its lineage goes beside it, as ``.lineage.json``.
+        The dataset to write, ``.h5``; beside it go ``.lineage.json``, ``.datasheet.json`` and
+        ``.datasheet.md``.
     draw : callable
         Draws images from the generator of a checkpoint.
     dataset : path, optional
@@ -71,7 +71,8 @@ def synthesize(
     seed : int
         Of the noise.
     allow_copies : bool
-        Write the images even if there are copies among them, or if that cannot be told.
+        Write the images even if there are copies among them, if they tell who was trained on, or if
+        that cannot be told.
     dry_run : bool
         Draw and check, and write nothing.
 
@@ -85,7 +86,8 @@ def synthesize(
     ConfigError, InputError, DatasetError, CheckpointError
         If the arguments, the source or the dataset cannot be.
     PetganError
-        If there are copies among the images; nothing is written.
+        If there are copies among the images, they tell who was trained on, or they are black, constant,
+        noise or one over and over; nothing is written.
     """
     _check_targets(output, [folder for folder in (png, dicom) if folder is not None])
     if not 1 <= count <= MOST_IMAGES:
@@ -100,6 +102,10 @@ def synthesize(
     inherited = [_read_training(ancestor) for ancestor in ancestors]
     logger.info("drawing %d images from step %s", count, "unknown" if origin.step is None else origin.step)
     images, _ = draw(origin.checkpoint, count, seed)
+    findings = [
+        _check(images, training, allow_copies),
+        *(_check(images, theirs, allow_copies, PRIVACY) for theirs in inherited),
+    ]
     lineage = {
         "schema_version": SCHEMA_VERSION,
         "synthetic": True,
@@ -112,18 +118,19 @@ def synthesize(
         "code_version": __version__,
         "code_digest": code_digest(),
         "copies_allowed": allow_copies,
-        "copy_check": _copy_check(images, training, allow_copies),
+        "gates": [asdict(gate) for found in findings if found for gate in found.gates],
+        "copy_check": _record(findings[0], training),
         "started_from": [
             {
                 "checkpoint_digest": ancestor.digest,
                 "dataset_digest": ancestor.dataset_digest,
-                "copy_check": _copy_check(images, theirs, allow_copies),
+                "copy_check": _record(found, theirs),
             }
-            for ancestor, theirs in zip(ancestors, inherited, strict=True)
+            for ancestor, found, theirs in zip(ancestors, findings[1:], inherited, strict=True)
         ],
     }
     if not dry_run:
-        _write(images, lineage, training, output, png, dicom)
+        _write(images, lineage, training, origin.evaluation, output, png, dicom)
     return lineage
 
 
@@ -154,12 +161,15 @@ class Origin:
     dataset_digest: str | None
     dataset: Path | None
     init_from: Path | None
+    evaluation: dict[str, Any] | None
 
 
 def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Origin:
     run = RunFolder(source if source.is_dir() else source.parent.parent)
     checkpoint = run.chosen_checkpoint() if source.is_dir() else source
+    evaluation = None
     if source.is_dir() or run.config_file.is_file():
+        evaluation = run.evaluation()
         known = Path(run.config().dataset.path)
         if dataset is None and (known.is_file() or not allow_copies):
             dataset = known
@@ -177,6 +187,7 @@ def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Orig
         said.get("dataset_digest"),
         dataset,
         Path(start) if (start := json.loads(said.get("point", "{}")).get("init_from")) else None,
+        evaluation,
     )
 
 
@@ -211,9 +222,7 @@ def _attributes(checkpoint: Path) -> dict[str, Any]:
 class Training:
     """What is needed of the dataset that a generator was trained on."""
 
-    images: np.ndarray
-    patients: np.ndarray
-    held_out: np.ndarray
+    images: RealImages
     digest: str
     meaning: dict[str, Any]
 
@@ -234,82 +243,82 @@ def _read_training(origin: Origin) -> Training | None:
                 f"the pixels of {dataset.path} have another type", value=dataset.dtype.name, allowed="uint8"
             )
         dataset.verify()
+        patients = dataset.columns["patient"]
+        held_out = np.concatenate([dataset.indices(split) for split in HELD_OUT])
         return Training(
-            dataset.images("train"),
-            dataset.columns["patient"][dataset.indices("train")],
-            np.concatenate([dataset.images(split) for split in HELD_OUT]),
+            RealImages(
+                dataset.images("train"),
+                patients[dataset.indices("train")],
+                np.concatenate([dataset.images(split) for split in HELD_OUT]),
+                patients[held_out],
+            ),
             dataset.digest,
             {"modality": dataset.modality, "units": dataset.units, "window": dataset.window},
         )
 
 
-# --- the copy check -----------------------------------------------------------------------------
+# --- the checks ---------------------------------------------------------------------------------
 
 
-def _copy_check(images: np.ndarray, training: Training | None, allow_copies: bool) -> dict[str, Any]:
-    """What the lineage says of copies.
+def _check(
+    images: np.ndarray, training: Training | None, allow_copies: bool, names: Sequence[str] = GATES
+) -> Findings | None:
+    """Hold the images against the real ones, by the gates of these names; None where they are not at hand.
 
     Raises
     ------
     PetganError
-        If there are any, or if it cannot be told, unless `allow_copies`.
+        If they fail, or if it cannot be told whether there are copies, unless `allow_copies`. That
+        does not allow images that are no images: they would mislead whoever uses them.
     """
     if training is None:
-        logger.info("not checked for copies: the training images are not at hand")
-        return {"checked": False, "reason": "the training images were not at hand"}
-    try:
-        found = check_copies(
-            thumbnails(images), thumbnails(training.images), training.patients, thumbnails(training.held_out)
-        )
-    except ConfigError as error:
-        if not allow_copies:
-            raise
-        logger.info("not checked for copies: %s", error)
-        return {"checked": False, "reason": str(error)}
-    summary = _summary(found, training)
-    logger.info("%s", _sentence(summary, len(images)))
-    if summary["copies"] and not allow_copies:
+        logger.info("not checked: the training images were not at hand")
+        return None
+    found = training.images.check(images)
+    found = replace(found, gates=tuple(gate for gate in found.gates if gate.name in names))
+    logger.info("%s", _sentence(found.copies, len(images)))
+    for note in found.notes:
+        logger.info("%s", note)
+    collapsed = [gate for gate in found.gates if gate.name in COLLAPSE]
+    if collapsed:
         raise PetganError(
-            f"{summary['copies']} of {len(images)} images are copies of training images; nothing was written",
+            f"{_words(collapsed)}; nothing was written", hint="take another run, or train this one for longer"
+        )
+    if found.gates and not allow_copies:
+        raise PetganError(
+            f"{_words(found.gates)}; nothing was written",
             hint="take another run, or train on more images; with --allow-copies they are written as they "
             "are, and must then be kept as the patient data that they hold",
         )
-    return summary
+    if not found.copies["checked"] and not allow_copies:
+        raise ConfigError(
+            found.copies["reason"], hint="with --allow-copies they are written without having been compared"
+        )
+    return found
 
 
-def thumbnails(images: np.ndarray) -> np.ndarray:
-    """Images (n, s, s) or (n, s, s, 1) uint8 as (n, 32, 32) uint8."""
-    if not len(images):
-        return np.empty((0, THUMBNAIL, THUMBNAIL), np.uint8)
-    return np.clip(np.round(resized(images, THUMBNAIL)), 0, 255).astype(np.uint8)
+def _words(gates: Iterable[Gate]) -> str:
+    return "; ".join(gate.words for gate in gates)
 
 
-def _summary(found: CopyCheck, training: Training) -> dict[str, Any]:
-    return {
-        "checked": True,
-        "rule": "a copy is nearer to a training image than the threshold times that image's distance to "
-        "the nearest image of another patient; thumbnails, up to brightness, contrast, mirroring, shift",
-        "threshold": COPY_RATIO,
-        "thumbnail_pixels": THUMBNAIL,
-        "dataset_digest": training.digest,
-        "training_images": len(training.images),
-        "training_patients": len(np.unique(training.patients)),
-        "held_out_images": len(training.held_out),
-        "copies": len(found.copies),
-        "smallest_ratio": float(found.ratios.min()),
-        "median_ratio": float(np.median(found.ratios)),
-        "nearer_train_share": found.nearer_train_share,
-    }
-
-
-def _sentence(summary: dict[str, Any], count: int) -> str:
-    share = summary["nearer_train_share"]
+def _sentence(copies: dict[str, Any], count: int) -> str:
+    if not copies["checked"]:
+        return f"not checked for copies: {copies['reason']}"
+    share = copies["nearer_train_share"]
+    test = copies["memorisation"]
     nearer = "" if share is None else f"; {share:.0%} are nearer to training than to held-out images"
     return (
-        f"copy check: {summary['copies']} copies among {count} images; the nearest is at "
-        f"{summary['smallest_ratio']:.2f} of the distance between patients, half of them beyond "
-        f"{summary['median_ratio']:.2f}{nearer}"
+        f"copy check: {copies['copies']} copies among {count} images; the nearest is at "
+        f"{copies['smallest_ratio']:.2f} of the distance between patients, half of them beyond "
+        f"{copies['median_ratio']:.2f}{nearer}" + ("" if test["rejects"] is None else f"; {test['words']}")
     )
+
+
+def _record(found: Findings | None, training: Training | None) -> dict[str, Any]:
+    """What the lineage says of copies."""
+    if found is None or training is None:
+        return {"checked": False, "reason": "the training images were not at hand"}
+    return found.copies | {"dataset_digest": training.digest} if found.copies["checked"] else found.copies
 
 
 # --- writing ------------------------------------------------------------------------------------
@@ -319,11 +328,12 @@ def _write(
     images: np.ndarray,
     lineage: dict[str, Any],
     training: Training | None,
+    evaluation: dict[str, Any] | None,
     output: Path,
     png: Path | None,
     dicom: Path | None,
 ) -> None:
-    """Write all targets; the folders appear when everything else is written."""
+    """Write all targets to temporary names, and rename them when everything is written."""
     labels = [f"synthetic-{number:06d}" for number in range(1, len(images) + 1)]
     unknown = dict.fromkeys(("modality", "units", "window"), "unknown")
     meaning: dict[str, Any] = training.meaning if training else unknown
@@ -338,8 +348,12 @@ def _write(
             for number, (label, image) in enumerate(zip(labels, images, strict=True), 1):
                 file = folder / f"{label}.dcm"
                 secondary_capture(image, number, origin).save_as(file, enforce_file_format=True)
+        lineage_file, sheet_file, page, temporary = (
+            folders.enter_context(atomic_path(output.with_suffix(suffix)))
+            for suffix in (".lineage.json", ".datasheet.json", ".datasheet.md", ".h5")
+        )
         digest = write_dataset(
-            output,
+            temporary,
             (
                 (Row(label, label, "train", "synthetic"), image)
                 for label, image in zip(labels, images, strict=True)
@@ -348,7 +362,11 @@ def _write(
             configuration=lineage,
             **meaning,
         )
-        write_json(output.with_suffix(".lineage.json"), {**lineage, "output_digest": digest})
+        full = {**lineage, "output_digest": digest}
+        sheet = datasheet(full, images.shape[1], meaning, evaluation)
+        write_json(lineage_file, full)
+        write_json(sheet_file, sheet)
+        write_text(page, markdown(sheet))
     for target in filter(None, (output, png, dicom)):
         logger.info("wrote %d images to %s", len(images), target)
 

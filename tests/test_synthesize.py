@@ -156,7 +156,7 @@ def test_the_same_request_gives_the_same_bytes(run, tmp_path):
         folder = tmp_path / name
         synthesize(run.path, 3, folder / "o.h5", draws(HONEST), png=folder / "p", dicom=folder / "d")
     files = [path.relative_to(tmp_path / "a") for path in (tmp_path / "a").rglob("*") if path.is_file()]
-    assert len(files) == 8
+    assert len(files) == 10
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
