@@ -279,10 +279,10 @@ def _check(
     logger.info("%s", _sentence(found.copies, len(images)))
     for note in found.notes:
         logger.info("%s", note)
-    collapsed = [gate for gate in found.gates if gate.name in COLLAPSE]
-    if collapsed:
+    if any(gate.name in COLLAPSE for gate in found.gates):
         raise PetganError(
-            f"{_words(collapsed)}; nothing was written", hint="take another run, or train this one for longer"
+            f"{_words(found.gates)}; nothing was written",
+            hint="take another run, or train this one for longer",
         )
     if found.gates and not allow_copies:
         raise PetganError(

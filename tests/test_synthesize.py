@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import re
+import socket
 import subprocess
 import sys
 
@@ -13,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 
 from petgan.cli import main
 from petgan.errors import ConfigError, DatasetError, DiskError, InputError, PetganError
+from petgan.runs import write_json
 from petgan.store import Dataset, Row, write_dataset
 from petgan.synthesize import synthesize
 
@@ -95,10 +98,68 @@ def test_honest_images_become_a_dataset_with_its_lineage(run, data, tmp_path):
 
 def test_nothing_of_the_machine_gets_into_the_output(run, tmp_path):
     output = tmp_path / "synthetic.h5"
+    write_json(run.evaluation_file, evaluation("abc"))
     synthesize(run.path, 5, output, draws(HONEST), png=tmp_path / "png", dicom=tmp_path / "dicom")
-    files = [output, output.with_suffix(".lineage.json"), *(tmp_path / "png").iterdir()]
-    for file in [*files, *(tmp_path / "dicom").iterdir()]:
-        assert str(tmp_path).encode() not in file.read_bytes()
+    beside = [output.with_suffix(s) for s in (".lineage.json", ".datasheet.json", ".datasheet.md")]
+    for file in [output, *beside, *(tmp_path / "png").iterdir(), *(tmp_path / "dicom").iterdir()]:
+        content = file.read_bytes()
+        assert str(tmp_path).encode() not in content
+        assert socket.gethostname().encode() not in content
+        assert not re.search(rb"\bp\d\d\b", content)  # the patients of the training
+
+
+def evaluation(checkpoint_digest):
+    score = {
+        "name": "swd", "protocol": "petgan", "value": 41.5, "standard_error": None, "better": "lower",
+        "ruler": "swd/16px", "n_real": 12, "n_fake": 20, "blind_to": ["repeated"], "without": [41, 42],
+        "floor": {"value": 31.25, "standard_deviation": 1.5, "low": 28, "high": 35, "repeats": 20},
+    }  # fmt: skip
+    return {
+        "schema_version": 2,
+        "run_id": "r",
+        "checkpoint": {"file": "/secret/best.h5", "step": 7, "digest": checkpoint_digest},
+        "headline": "swd",
+        "scores": [score],
+        "gates": [],
+        "notes": ["seen on host /secret"],
+    }
+
+
+def test_a_datasheet_goes_with_the_dataset(run, tmp_path):
+    output = tmp_path / "o.h5"
+    write_json(run.evaluation_file, evaluation("abc"))
+    lineage = synthesize(run.path, 5, output, draws(HONEST))
+    sheet = json.loads(output.with_suffix(".datasheet.json").read_text())
+    with Dataset(output) as made:
+        assert sheet["composition"]["digest"] == made.digest
+    assert sheet["privacy"]["copy_check"] == lineage["copy_check"]
+    assert sheet["collection_process"]["dataset_digest"] == lineage["dataset_digest"]
+    (score,) = sheet["quality"]["scores"]
+    assert (score["name"], score["floor"]["value"], score["blind_to"]) == ("swd", 31.25, ["repeated"])
+    page = output.with_suffix(".datasheet.md").read_text()
+    for words in ("swd | 41.5 | 31.25 | lower | 12 | 20 | repeated", "recital 26", "at most 1% of honest"):
+        assert words in page
+    assert "/secret" not in page + output.with_suffix(".datasheet.json").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows} == {3, 4, 10}
+
+
+def test_the_datasheet_claims_no_scores_of_another_checkpoint(run, tmp_path):
+    output = tmp_path / "o.h5"
+    synthesize(run.path, 5, output, draws(HONEST))
+    assert "was not evaluated" in output.with_suffix(".datasheet.md").read_text()
+    write_json(run.evaluation_file, evaluation("other"))
+    synthesize(run.path, 5, output, draws(HONEST))
+    page = output.with_suffix(".datasheet.md").read_text()
+    assert "Another checkpoint" in page
+    assert "41.5" not in page
+
+
+def test_the_datasheet_says_that_copies_were_allowed(run, tmp_path):
+    synthesize(run.path, 4, tmp_path / "o.h5", draws(TRAIN), allow_copies=True)
+    page = (tmp_path / "o.datasheet.md").read_text()
+    assert "must be kept as the patient data" in page
+    assert "4 of 4 images are copies" in page
 
 
 @pytest.mark.parametrize("change", [lambda x: x, lambda x: x[:, :, ::-1], lambda x: x // 2 + 50])
@@ -116,6 +177,35 @@ def test_copies_that_are_allowed_are_on_record(run, tmp_path):
     lineage = synthesize(run.path, 4, tmp_path / "o.h5", draws(TRAIN), allow_copies=True)
     assert (lineage["copies_allowed"], lineage["copy_check"]["copies"]) == (True, 4)
     assert (tmp_path / "o.h5").is_file()
+
+
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (HONEST // 40, "black: half of them have no grey level above"),
+        (128 + HONEST // 100, "constant"),
+        (np.random.default_rng(0).integers(0, 256, (30, 16, 16), np.uint8), "noise"),
+        (np.repeat(HONEST[:1], 30, axis=0), "one or a few over and over"),
+    ],
+    ids=["black", "constant", "noise", "single-mode"],
+)
+def test_images_that_are_none_are_refused_even_where_copies_are_allowed(run, tmp_path, images, words):
+    before = names(tmp_path)
+    with pytest.raises(PetganError, match=f"{words}.*take another run") as caught:
+        synthesize(run.path, 30, tmp_path / "o.h5", draws(images), allow_copies=True)
+    assert caught.value.exit_code == 1
+    assert names(tmp_path) == before
+
+
+def test_images_that_tell_who_was_trained_on_are_refused(run, tmp_path, monkeypatch):
+    """Halfway between a training image and an honest one: a copy of neither."""
+    monkeypatch.setattr("petgan.metrics.copies.COPY_RATIO", 0)
+    images = (0.7 * TRAIN + 0.3 * HONEST[:20]).astype(np.uint8)
+    with pytest.raises(PetganError, match="knows who was trained on.*at most 1% of honest.*--allow-copies"):
+        synthesize(run.path, 20, tmp_path / "o.h5", draws(images))
+    lineage = synthesize(run.path, 20, tmp_path / "o.h5", draws(images), allow_copies=True)
+    assert [gate["name"] for gate in lineage["gates"]] == ["memorised"]
+    assert lineage["copy_check"]["memorisation"]["rejects"]
 
 
 def test_a_dry_run_checks_and_writes_nothing(run, tmp_path):
@@ -259,11 +349,17 @@ def test_the_command_refuses_a_generator_that_has_learned_one_image_by_heart(dat
     networks = make_networks(run.config().point)
     write_checkpoint(run.checkpoint_file(1), networks, run.config(), step=1)
     arguments = ["synthesize", str(run.path), "--count", "6", "--output", str(tmp_path / "o.h5")]
+    assert main(arguments) == 1
+    assert "the images are noise" in capfd.readouterr().err
+
+    layer = [layer for layer in networks.ema_generator.layers if layer.weights][-1]
+    kernel, bias = layer.get_weights()
+    fields = np.random.default_rng(0).normal(size=(len(kernel), 16, 16))
+    layer.set_weights([gaussian_filter(fields, (0, 1.5, 1.5)).reshape(kernel.shape) / 8, bias])
+    write_checkpoint(run.checkpoint_file(1), networks, run.config(), step=1)
     assert main([*arguments, "--png", str(tmp_path / "p")]) == 0
     assert len(names(tmp_path / "p")) == 6
 
-    layer = [layer for layer in networks.ema_generator.layers if layer.weights][-1]
-    kernel, _ = layer.get_weights()
     inner = np.clip(TRAIN[4].ravel() / 127.5 - 1, -0.999, 0.999)
     layer.set_weights([kernel * 0, np.arctanh(inner)])
     write_checkpoint(run.best_checkpoint, networks, run.config(), step=2)
@@ -279,7 +375,9 @@ def test_a_worker_that_is_stopped_leaves_nothing_behind(run, tmp_path):
         "import os, signal, sys; from petgan import synthesize, worker\n"
         "def stop(*a, **k): os.kill(os.getpid(), signal.SIGTERM)\n"
         "synthesize.write_dataset = stop\n"
-        "import numpy as np; images = np.random.default_rng(0).integers(0, 256, (3, 16, 16), np.uint8)\n"
+        "import numpy as np; from scipy.ndimage import gaussian_filter\n"
+        "smooth = gaussian_filter(np.random.default_rng(9).normal(size=(3, 16, 16)), (0, 1.5, 1.5))\n"
+        "images = np.clip(128 + 200 * smooth, 0, 255).astype(np.uint8)\n"
         "worker.draw = lambda *a: (images, None); worker.import_quietly = lambda: None\n"
         "sys.exit(worker.main(sys.argv[1:]))"
     )
