@@ -220,15 +220,16 @@ class RealImages:
 
         Images are aligned with whatever real one is nearest, trained on or not: that tells nothing of which.
         """
-        train, held_out = standardised(self._thumbnails), standardised(self._held_out_thumbnails)
+        train = standardised(self._thumbnails)
         pool = np.concatenate([self._thumbnails, self._held_out_thumbnails])
         fake = standardised(aligned(thumbnails(_some(images, seed)), pool))
         known: dict[str, Any] = {
             "compared_images": len(fake),
             "authenticity": authenticity(train, fake, self.train_patients),
         }
-        if not len(held_out):
+        if not len(self.held_out):
             return known | _NO_HELD_OUT
+        held_out = standardised(self._held_out_thumbnails)
         sides = (fake, train, held_out, self.train_patients, self.held_out_patients)
         neighbours = nearest_neighbours(*sides)
         known |= {
