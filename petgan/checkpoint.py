@@ -132,8 +132,8 @@ def read_header(path: Path) -> Header:
     return _read(path)[0]
 
 
-def read_generator(path: Path | str) -> tuple[keras.Model, Header | None]:
-    """Read the averaged generator of a checkpoint, or a generator that the study published.
+def read_generator(path: Path | str, averaged: bool = True) -> tuple[keras.Model, Header | None]:
+    """Read a generator of a checkpoint, its averaged one or the plain, or one that the study published.
 
     Returns
     -------
@@ -152,8 +152,9 @@ def read_generator(path: Path | str) -> tuple[keras.Model, Header | None]:
         return read_published_generator(path)[0], None
     header, arrays = _read(path)
     generator, _ = _build(header.point)
-    _check_shapes(path, "ema_generator", generator.weights, list(arrays["ema_generator"].values()))
-    _assign(generator.weights, arrays["ema_generator"])
+    name = "ema_generator" if averaged else "generator"
+    _check_shapes(path, name, generator.weights, list(arrays[name].values()))
+    _assign(generator.weights, arrays[name])
     return generator, header
 
 

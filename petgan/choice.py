@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from petgan.errors import ConfigError, InputError
-from petgan.runs import ExperimentFolder, read_json
+from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, read_json
 
-EVALUATION_VERSION = 2
 ONE_SEED = "from a single seed, so not shown to be better than any other"
 _NAMED = 3  # runs that a message names
 _ALIKE = ("ruler", "protocol", "better", "n_real", "n_fake")  # in scores that compare
@@ -224,12 +223,12 @@ def read_scores(experiment: ExperimentFolder) -> list[Score]:
         if (file := experiment.run(entry["run_id"]).evaluation_file).is_file()
     ]
     versions = {entry["run_id"]: evaluation.get("schema_version") for entry, evaluation in files}
-    others = {run_id: version for run_id, version in versions.items() if version != EVALUATION_VERSION}
+    others = {run_id: version for run_id, version in versions.items() if version != EVALUATION_SCHEMA}
     if others:
         raise InputError(
             f"scores of {_runs(others)} in {experiment.path} are of another version",
             value=next(iter(others.values())),
-            allowed=str(EVALUATION_VERSION),
+            allowed=str(EVALUATION_SCHEMA),
             hint=f"score the runs again: petgan evaluate {experiment.path}",
         )
     return [score for entry, evaluation in files for score in _scores_of(entry, evaluation)]

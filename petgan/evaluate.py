@@ -1,140 +1,43 @@
-"""Score the finished runs of an experiment against the test images that no run has seen.
+"""Score the finished runs of an experiment against real images that no run has seen.
 
-Every score stands beside its floor: the same score of as many real training images, whose patients are
-not those of the test images. Below it nothing can be told from chance.
+Every score stands beside its floor, the same score of real images of other patients, and beside what its
+ruler was shown not to see. A run whose images are not worth a score, or are copies, is marked by its gates.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import h5py
 import numpy as np
 
-from petgan.errors import ConfigError, DatasetError, DiskError, InputError, Interrupted, PetganError
-from petgan.features import RESIZES, Extractor, network_id
-from petgan.metrics import frechet_distance, kernel_distance, sliced_wasserstein
-from petgan.metrics.wasserstein import level_sizes
-from petgan.registry import Registry
-from petgan.runs import ExperimentFolder, RunFolder, write_json
-from petgan.store import Dataset
+from petgan.config import DatasetRef
+from petgan.errors import ConfigError, DiskError, InputError, Interrupted, PetganError
+from petgan.features import Extractor, NetworkFile
+from petgan.gates import Findings, RealImages
+from petgan.pictures import save_png, sheet
+from petgan.protocols import PROTOCOLS
+from petgan.reference import Reference, blind_to, spoken
+from petgan.rulers import Ruler, Sample, make_rulers
+from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, write_json
 
-SCHEMA_VERSION = 1
-PROTOCOL = "petgan"
 NOISE_SEED = 2
-FLOOR_DRAWS = 10
-FEWEST_IMAGES = 4  # of either side: two subsets of two for the kernel distance
-MOST_IMAGES = 50_000
-USUAL_IMAGES = 150
 UNBIASED_FROM = 2048  # samples that fill the covariance of InceptionV3's features
-SPEAK_SECONDS = 5.0
-
-#: (checkpoint, count, noise seed) to images (count, size, size) uint8 and the checkpoint's header.
-Draw = Callable[[Path, int, int], tuple[np.ndarray, Any]]
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Sample:
-    """Some images, and their features where there is a network."""
+class Draw(Protocol):
+    """Draws `count` images (count, size, size) uint8 from the generator of a checkpoint, with its header."""
 
-    images: np.ndarray
-    features: np.ndarray | None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, chosen: np.ndarray) -> Sample:
-        return Sample(self.images[chosen], None if self.features is None else self.features[chosen])
-
-
-@dataclass(frozen=True)
-class Metric:
-    """A score; lower is better.
-
-    Parameters
-    ----------
-    of : str
-        ``"images"``, or ``"features"`` where it takes a network.
-    score : callable
-        (real, fake) arrays to value and standard error, None where there is none.
-    """
-
-    of: str
-    score: Callable[[np.ndarray, np.ndarray], tuple[float, float | None]]
-
-    def __call__(self, real: Sample, fake: Sample) -> tuple[float, float | None]:
-        return self.score(getattr(real, self.of), getattr(fake, self.of))
-
-
-#: In the order of their weight: the first that can be had is the headline.
-METRICS: Registry[Metric] = Registry("score")
-METRICS.add("kid", Metric("features", kernel_distance))
-METRICS.add("fid", Metric("features", lambda real, fake: (frechet_distance(real, fake), None)))
-METRICS.add("swd", Metric("images", lambda real, fake: (sliced_wasserstein(real, fake), None)))
-
-
-def evaluate_experiment(
-    experiment: ExperimentFolder,
-    draw: Draw,
-    *,
-    weights: Path | None = None,
-    images: int | None = None,
-    resize: str = "antialias",
-    force: bool = False,
-) -> None:
-    """Score every finished run that has no scores of the same settings, and write its ``evaluation.json``.
-
-    Parameters
-    ----------
-    experiment : ExperimentFolder
-    draw : callable
-        Draws images from the generator of a checkpoint.
-    weights : path, optional
-        Learned weights of the feature network. Without any, the sliced Wasserstein distance is the only
-        score.
-    images : int, optional
-        Generated images to score; by default as many as there are test images, and at least half as many
-        as there are training images up to 150. With as many as there are training images, or more, the
-        scores have no floor.
-    resize : str
-        A name of `petgan.features.RESIZES`.
-    force : bool
-        Score again what has been scored.
-
-    Raises
-    ------
-    InputError, ConfigError, DatasetError, CheckpointError
-        Before anything is scored, if the settings, dataset or weights cannot be.
-    PetganError
-        In the end, if a run could not be scored; it says which, and the others are scored.
-    """
-    RESIZES[resize]
-    runs = [run for run in experiment.run_folders() if run.status().state == "done"]
-    if not runs:
-        raise InputError(
-            f"{experiment.path} has no finished run", hint="'petgan status' says how far they are"
-        )
-    if weights is None:
-        logger.info("%s", NO_NETWORK)
-    train, test = _real_images(runs[0])
-    count = _count(images, len(train), len(test))
-    rulers = _rulers(test.shape[1], None if weights is None else network_id(weights, resize))
-    sizes = {"n_real": len(test), "n_fake": count}
-    pending = [run for run in runs if force or not _is_scored(run, rulers, sizes)]
-    logger.info("%d finished runs, %d to score", len(runs), len(pending))
-    if pending:
-        extractor = None if weights is None else Extractor(weights, resize)
-        reference = Reference(experiment, runs[0].config().dataset.digest, train, test, extractor)
-        _score_all(pending, reference, draw, count, rulers)
+    def __call__(
+        self, checkpoint: Path, count: int, seed: int, averaged: bool = True
+    ) -> tuple[np.ndarray, Any]: ...
 
 
 NO_NETWORK = (
@@ -144,132 +47,153 @@ NO_NETWORK = (
 )
 
 
-def _real_images(run: RunFolder) -> tuple[np.ndarray, np.ndarray]:
-    """Training and test images of the run's dataset."""
-    known = run.config().dataset
-    with Dataset(known.path) as dataset:
-        if dataset.digest != known.digest:
-            raise DatasetError(
-                f"{dataset.path} has changed since the runs were made",
-                value=dataset.digest[:12],
-                allowed=known.digest[:12],
-                hint="bring the old dataset back, or train anew",
-            )
-        dataset.verify()
-        train, test = dataset.images("train"), dataset.images("test")
-    if len(test) < FEWEST_IMAGES:
-        raise DatasetError(
-            f"{known.path} has too few test images to score against",
-            value=len(test),
-            allowed=f"{FEWEST_IMAGES} or more",
-            hint="ingest with another --split, and see that it counts the patients right (--patients)",
+def evaluate_experiment(
+    experiment: ExperimentFolder,
+    draw: Draw,
+    *,
+    protocol: str = "petgan",
+    networks: Sequence[NetworkFile] = (),
+    images: int | None = None,
+    force: bool = False,
+) -> None:
+    """Score every finished run that has no scores of the same settings, and write its ``evaluation.json``.
+
+    Scores of another protocol that a run has already stay beside the new ones.
+
+    Parameters
+    ----------
+    experiment : ExperimentFolder
+    draw : callable
+        See `Draw`.
+    protocol : str
+        A name of `petgan.protocols.PROTOCOLS`.
+    networks : sequence of NetworkFile
+        Whose features are scored; the first is the headline's. Without any there are scores of the images
+        themselves only.
+    images : int, optional
+        Generated images to score; by default as many as there are test images, and at least half as many
+        as there are training images up to 150.
+    force : bool
+        Score again what has been scored.
+
+    Raises
+    ------
+    InputError, ConfigError, DatasetError, CheckpointError
+        Before anything is scored, if the settings, dataset or networks cannot be.
+    PetganError
+        In the end, if a run could not be scored; it says which, and the others are scored.
+    """
+    settings = PROTOCOLS[protocol]
+    runs = [run for run in experiment.run_folders() if run.status().state == "done"]
+    if not runs:
+        raise InputError(
+            f"{experiment.path} has no finished run", hint="'petgan status' says how far they are"
         )
-    return train, test
+    scoring = _prepare(experiment, runs[0].config().dataset, protocol, networks, images)
+    pending = [run for run in runs if force or not scoring.is_done(run)]
+    logger.info("%d finished runs, %d to score", len(runs), len(pending))
+    if pending and not settings.of_all_real:
+        check_rulers(experiment, scoring)
+    if pending:
+        _score_all(pending, scoring, draw)
 
 
-def _count(images: int | None, n_train: int, n_test: int) -> int:
-    if images is None:
-        return max(n_test, min(USUAL_IMAGES, n_train // 2))
-    if not FEWEST_IMAGES <= images <= MOST_IMAGES:
-        raise ConfigError(
-            "impossible number of images", value=images, allowed=f"{FEWEST_IMAGES} to {MOST_IMAGES}"
-        )
-    return images
-
-
-def _rulers(image_size: int, network: str | None) -> dict[str, str]:
-    """What each score that can be had is measured with, by name: scores compare only if it is equal."""
-    means = {"images": f"{image_size}px/{len(level_sizes(image_size))}-levels"}
-    if network is not None:
-        means["features"] = network
-    return {name: f"{name}/{means[METRICS[name].of]}" for name in METRICS if METRICS[name].of in means}
-
-
-def _is_scored(run: RunFolder, rulers: Mapping[str, str], sizes: Mapping[str, int]) -> bool:
-    evaluation = run.evaluation()
-    if evaluation is None or evaluation.get("schema_version") != SCHEMA_VERSION:
-        return False
-    scored = {score["name"]: {key: score[key] for key in ("ruler", *sizes)} for score in evaluation["scores"]}
-    wanted = {name: {"ruler": ruler, **sizes} for name, ruler in rulers.items()}
-    same_weights = evaluation["checkpoint"]["digest"] == _digest(run)
-    return same_weights and scored == wanted and evaluation["noise_seed"] == NOISE_SEED
-
-
-def _digest(run: RunFolder) -> str | None:
-    """What the run's checkpoint says its digest is; None if it cannot be read."""
-    try:
-        with h5py.File(run.chosen_checkpoint(), "r", locking=False) as file:
-            return str(file.attrs["digest"])
-    except (InputError, OSError, KeyError):
-        return None
-
-
-# --- the real side ------------------------------------------------------------------------------
+def check_experiment(
+    experiment: ExperimentFolder, networks: Sequence[NetworkFile] = (), images: int | None = None
+) -> None:
+    """Find out what each ruler sees on the experiment's real images; it needs no run. See `check_rulers`."""
+    dataset = DatasetRef(**experiment.record()["dataset"])
+    check_rulers(experiment, _prepare(experiment, dataset, "petgan", networks, images))
 
 
 @dataclass(frozen=True)
-class Reference:
-    """The real images of an experiment, with their features kept in its folder."""
+class Scoring:
+    """All that is the same for every run."""
 
-    experiment: ExperimentFolder
-    dataset_digest: str
-    train_images: np.ndarray
-    test_images: np.ndarray
-    extractor: Extractor | None
+    protocol: str
+    reference: Reference
+    gates: RealImages
+    extractors: Sequence[Extractor]
+    rulers: Sequence[Ruler]
+    count: int
 
-    @cached_property
-    def test(self) -> Sample:
-        return self._sample(self.test_images, "test")
+    def is_done(self, run: RunFolder) -> bool:
+        """Whether the run has these scores, of the weights that it has now."""
+        try:
+            evaluation = _evaluation(run)
+            checkpoint = _checkpoint(run, self.protocol)
+        except InputError:
+            return False
+        if evaluation is None or self.protocol not in evaluation["protocols"]:
+            return False
+        known = evaluation["protocols"][self.protocol]
+        keys = ("name", "ruler", "n_real", "n_fake")
+        scored = [
+            tuple(score[key] for key in keys)
+            for score in evaluation["scores"]
+            if score["protocol"] == self.protocol
+        ]
+        sizes = len(self.reference.real), self.count
+        wanted = [(ruler.name, ruler.id, *sizes) for ruler in self.rulers]
+        same = known["checkpoint"]["digest"] == _digest(checkpoint) and known["noise_seed"] == NOISE_SEED
+        return same and scored == wanted
 
-    @cached_property
-    def train(self) -> Sample:
-        return self._sample(self.train_images, "train")
 
-    def _sample(self, images: np.ndarray, split: str) -> Sample:
-        if self.extractor is None:
-            return Sample(images, None)
-        name = f"{self.dataset_digest}/{split}"
-        progress = _spoken(f"features of the {split} images")
-        return Sample(images, self.extractor.cached_features(images, self.experiment.cache, name, progress))
+def _prepare(
+    experiment: ExperimentFolder,
+    dataset: DatasetRef,
+    protocol: str,
+    networks: Sequence[NetworkFile],
+    images: int | None,
+) -> Scoring:
+    settings = PROTOCOLS[protocol]
+    if not networks and protocol != "petgan":
+        raise ConfigError(
+            f"the protocol {protocol} is an FID, which takes a network with learned weights", hint=NO_NETWORK
+        )
+    if not networks:
+        logger.info("%s", NO_NETWORK)
+    extractors = [Extractor(network, settings.resize) for network in networks]
+    reference = Reference(dataset, settings, extractors, experiment.cache)
+    count = settings.count(images, reference.modality, len(reference.train), len(reference.test))
+    fewest = min(count, len(reference.real))
+    rulers = make_rulers(
+        reference.images.shape[1], extractors, settings.metrics, settings.suffix, fewest=fewest
+    )
+    train, held_out = reference.train, reference.held_out
+    pixels, patients = reference.images, reference.patients
+    gates = RealImages(pixels[train], patients[train], pixels[held_out], patients[held_out])
+    return Scoring(protocol, reference, gates, extractors, rulers, count)
 
-    def fake(self, images: np.ndarray) -> Sample:
-        """Generated images as a sample of the same kind."""
-        if self.extractor is None:
-            return Sample(images, None)
-        return Sample(images, self.extractor.features(images, _spoken("features of the generated images")))
 
-    def floor(self, name: str, count: int) -> dict[str, Any] | None:
-        """A score of `count` real training images against the test images, over random draws.
+def check_rulers(experiment: ExperimentFolder, scoring: Scoring) -> None:
+    """Write to ``rulers.json`` what each ruler sees of what is wrong with spoilt real images.
 
-        None where there are not more training images than that. The draws overlap, so their deviation is
-        smaller than that of fresh images the closer `count` comes to all of them.
-        """
-        if len(self.train) <= count:
-            return None
-        random = np.random.default_rng(0)
-        draws = (random.choice(len(self.train), count, replace=False) for _ in range(FLOOR_DRAWS))
-        values = [METRICS[name](self.test, self.train[chosen])[0] for chosen in draws]
-        return {
-            "value": float(np.mean(values)),
-            "standard_deviation": float(np.std(values, ddof=1)),
-            "repeats": FLOOR_DRAWS,
-        }
+    Real training images are scored as they are and blurred, noisy, checkered, shifted in grey, or a few of
+    them repeated: see `petgan.reference.Reference.check`.
+    """
+    found = {ruler.name: scoring.reference.check(ruler, scoring.count) for ruler in scoring.rulers}
+    checks = {name: check for name, check in found.items() if check is not None}
+    if not checks:
+        logger.info("the rulers are not checked: there are too few training images")
+    for name, check in checks.items():
+        if blind := blind_to(check):
+            logger.info("%s does not see that images are %s", name, " or ".join(blind))
+    write_json(experiment.rulers_file, {"schema_version": 1, "rulers": checks})
 
 
 # --- the generated side -------------------------------------------------------------------------
 
 
-def _score_all(
-    runs: list[RunFolder], reference: Reference, draw: Draw, count: int, rulers: Mapping[str, str]
-) -> None:
-    floors = {name: reference.floor(name, count) for name in rulers}
+def _score_all(runs: list[RunFolder], scoring: Scoring, draw: Draw) -> None:
     failures = []
     for position, run in enumerate(runs, 1):
         try:
-            evaluation = _score(run, reference, draw, count, rulers, floors)
+            evaluation = _score(run, scoring, draw)
             write_json(run.evaluation_file, evaluation)
             values = ", ".join(f"{score['name']} {score['value']:.4g}" for score in evaluation["scores"])
-            logger.info("%d of %d: %s: %s", position, len(runs), run.path.name, values)
+            failed = "".join(f"; {gate['name']}: {gate['words']}" for gate in evaluation["gates"])
+            logger.info("%d of %d: %s: %s%s", position, len(runs), run.path.name, values, failed)
         except (DiskError, Interrupted):
             raise
         except Exception as error:
@@ -279,77 +203,133 @@ def _score_all(
         raise PetganError(f"{len(failures)} of {len(runs)} runs could not be scored: {'; '.join(failures)}")
 
 
-def _score(
-    run: RunFolder,
-    reference: Reference,
-    draw: Draw,
-    count: int,
-    rulers: Mapping[str, str],
-    floors: Mapping[str, Any],
-) -> dict[str, Any]:
-    checkpoint = run.chosen_checkpoint()
-    images, header = draw(checkpoint, count, NOISE_SEED)
-    fake = reference.fake(images)
-    scores = []
-    for name, ruler in rulers.items():
-        value, error = METRICS[name](reference.test, fake)
-        if not math.isfinite(value):
-            raise PetganError(f"the score {name} is not a number", value=value)
-        scores.append(
-            {
-                "name": name,
-                "value": value,
-                "standard_error": error,
-                "better": "lower",
-                "ruler": ruler,
-                "n_real": len(reference.test),
-                "n_fake": count,
-                "floor": floors[name],
-            }
-        )
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "run_id": run.path.name,
-        "protocol": PROTOCOL,
+def _score(run: RunFolder, scoring: Scoring, draw: Draw) -> dict[str, Any]:
+    protocol = scoring.protocol
+    checkpoint = _checkpoint(run, protocol)
+    images, header = draw(checkpoint, scoring.count, NOISE_SEED, PROTOCOLS[protocol].averaged)
+    fake = Sample(
+        images,
+        {
+            extractor.name: extractor.features(images, spoken("features of the generated images"))
+            for extractor in scoring.extractors
+        },
+    )
+    made = {
         "checkpoint": {
             "file": str(checkpoint.relative_to(run.path)),
             "step": header.step,
             "digest": header.digest,
         },
         "noise_seed": NOISE_SEED,
-        "split": "test",
-        "headline": next(iter(rulers)),
+    }
+    scores = [_one_score(ruler, fake, scoring) for ruler in scoring.rulers]
+    before = _of_other_protocols(run, protocol)
+    others = before["scores"]
+    if protocol == "petgan":
+        found = scoring.gates.check(images)
+        _leave_nearest(run, images, found)
+        looked = {
+            "gates": [asdict(gate) for gate in found.gates],
+            "nearest": [asdict(near) for near in found.nearest],
+            "copies": found.copies,
+            "notes": [*_notes(scoring, scores), *found.notes],
+        }
+        scores = [*scores, *others]
+    else:
+        scores = [*others, *scores]
+        looked = {key: before.get(key, []) for key in ("gates", "nearest", "copies", "notes")}
+    protocols = {**before["protocols"], protocol: made}
+    return {
+        "schema_version": EVALUATION_SCHEMA,
+        "run_id": run.path.name,
+        "checkpoint": protocols.get("petgan", made)["checkpoint"],
+        "protocols": protocols,
+        "headline": scores[0]["name"],
         "scores": scores,
-        "notes": _notes(reference, count, floors),
+        **looked,
     }
 
 
-def _notes(reference: Reference, count: int, floors: Mapping[str, Any]) -> list[str]:
+def _one_score(ruler: Ruler, fake: Sample, scoring: Scoring) -> dict[str, Any]:
+    reference = scoring.reference
+    value, error = ruler(reference.sample(reference.real), fake)
+    if not math.isfinite(value):
+        raise PetganError(f"the score {ruler.name} is not a number", value=value)
+    floor, without, check = None, [], None
+    if scoring.protocol == "petgan":
+        floor = reference.floor(ruler, scoring.count)
+        check = reference.check(ruler, scoring.count)
+        groups = reference.groups()
+        if groups and min(map(len, groups)) >= ruler.fewest:
+            without = [ruler(reference.sample(kept), fake)[0] for kept in groups]
+    return {
+        "name": ruler.name,
+        "protocol": scoring.protocol,
+        "value": value,
+        "standard_error": error if error is None or math.isfinite(error) else None,
+        "better": ruler.better,
+        "ruler": ruler.id,
+        "n_real": len(reference.real),
+        "n_fake": scoring.count,
+        "floor": floor,
+        "without": without,
+        "blind_to": blind_to(check),
+    }
+
+
+def _leave_nearest(run: RunFolder, images: np.ndarray, found: Findings) -> None:
+    """Leave a sheet of the images that come nearest to training images."""
+    if found.nearest:
+        save_png(run.nearest_file, sheet(images[[near.fake for near in found.nearest]], len(found.nearest)))
+
+
+def _notes(scoring: Scoring, scores: Sequence[Mapping[str, Any]]) -> list[str]:
     notes = []
-    few = min(len(reference.test), count)
-    if "fid" not in floors:
+    few = min(len(scoring.reference.real), scoring.count)
+    if not scoring.extractors:
         notes.append(NO_NETWORK)
     elif few < UNBIASED_FROM:
         notes.append(
             f"FID is biased upwards with as few as {few} images: compare it with its floor, "
             "and with scores of the same sizes only."
         )
-    if None in floors.values():
+    if any(score["floor"] is None for score in scores):
         notes.append(
-            f"There is no floor: it takes more than {count} training images, "
-            f"and there are {len(reference.train)}."
+            f"There is no floor: it takes {len(scoring.reference.real)} real images and {scoring.count} of "
+            f"other patients, and there are {len(scoring.reference.images)} in all."
         )
     return notes
 
 
-def _spoken(what: str) -> Callable[[int, int], None]:
-    """Progress as a line in the log now and then, when it takes long."""
-    last = time.monotonic()
+def _of_other_protocols(run: RunFolder, protocol: str) -> dict[str, Any]:
+    """What the run's evaluation has of other protocols, of the weights that the run has now."""
+    evaluation = _evaluation(run) or {"protocols": {}, "scores": []}
+    others = {
+        name: made
+        for name, made in evaluation["protocols"].items()
+        if name != protocol and made["checkpoint"]["digest"] == _digest(_checkpoint(run, name))
+    }
+    scores = [score for score in evaluation["scores"] if score["protocol"] in others]
+    return {**evaluation, "protocols": others, "scores": scores}
 
-    def speak(done: int, total: int) -> None:
-        nonlocal last
-        if time.monotonic() - last >= SPEAK_SECONDS:
-            last = time.monotonic()
-            logger.info("%s: %d of %d", what, done, total)
 
-    return speak
+def _evaluation(run: RunFolder) -> dict[str, Any] | None:
+    """The run's evaluation, if it is of this schema."""
+    evaluation = run.evaluation()
+    return evaluation if evaluation and evaluation.get("schema_version") == EVALUATION_SCHEMA else None
+
+
+def _checkpoint(run: RunFolder, protocol: str) -> Path:
+    """The chosen one; under a protocol that knows no choice the last."""
+    if PROTOCOLS[protocol].averaged or not (last := run.last_checkpoints()):
+        return run.chosen_checkpoint()
+    return last[0]
+
+
+def _digest(checkpoint: Path) -> str | None:
+    """What a checkpoint says its digest is; None if it cannot be read."""
+    try:
+        with h5py.File(checkpoint, "r", locking=False) as file:
+            return str(file.attrs["digest"])
+    except (OSError, KeyError):
+        return None

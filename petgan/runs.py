@@ -33,6 +33,7 @@ LOST_AFTER_SECONDS = 60.0
 #: The states of a run. "new" is a run without a status file, "lost" one whose heartbeat stopped.
 STATES = ("new", "queued", "running", "done", "failed", "interrupted", "cancelled", "lost")
 UNFINISHED = ("queued", "running")
+EVALUATION_SCHEMA = 2
 
 
 @contextlib.contextmanager
@@ -223,6 +224,11 @@ class RunFolder:
     @property
     def evaluation_file(self) -> Path:
         return self.path / "evaluation.json"
+
+    @property
+    def nearest_file(self) -> Path:
+        """The scored images that come nearest to a training image, on one sheet."""
+        return self.samples / "nearest.png"
 
     @property
     def log_file(self) -> Path:
@@ -515,6 +521,11 @@ class ExperimentFolder:
     def cache(self) -> Path:
         """What can be deleted and made again, such as the features of the real images."""
         return self.path / "cache"
+
+    @property
+    def rulers_file(self) -> Path:
+        """What each ruler sees of what is wrong with spoilt real images."""
+        return self.path / "rulers.json"
 
     @property
     def submissions(self) -> Path:

@@ -235,27 +235,27 @@ def _write_lineage(folder: RunFolder, config: RunConfig, place: Place, nodes: Se
 
 def evaluate(
     experiment: str,
+    protocol: str = "petgan",
     weights: str | None = None,
+    models: Sequence[str] = (),
     images: int | None = None,
-    resize: str = "antialias",
+    check_ruler: bool = False,
     force: bool = False,
 ) -> None:
-    """Score the finished runs of the experiment whose folder is `experiment`."""
-    from petgan.evaluate import evaluate_experiment
-    from petgan.features import find_weights
+    """Score the finished runs of the experiment whose folder is `experiment`, or check its rulers only."""
+    from petgan import evaluate as evaluation
+    from petgan.features import find_networks
     from petgan.runs import ExperimentFolder
 
-    found = find_weights(weights)
+    folder, networks = ExperimentFolder(Path(experiment)), find_networks(weights, models)
     with tidied_up_on(*WARNINGS):
         import_quietly()
-        evaluate_experiment(
-            ExperimentFolder(Path(experiment)),
-            draw,
-            weights=found,
-            images=images,
-            resize=resize,
-            force=force,
-        )
+        if check_ruler:
+            evaluation.check_experiment(folder, networks, images)
+        else:
+            evaluation.evaluate_experiment(
+                folder, draw, protocol=protocol, networks=networks, images=images, force=force
+            )
 
 
 def synthesize(source: str, count: int, output: str, **options: Any) -> None:
@@ -270,12 +270,12 @@ def synthesize(source: str, count: int, output: str, **options: Any) -> None:
         synthesis.synthesize(Path(source), count, Path(output), draw, **options)
 
 
-def draw(checkpoint: Path, count: int, seed: int) -> tuple[np.ndarray, Header | None]:
-    """Draw images (count, size, size) uint8 from the averaged generator of a checkpoint."""
+def draw(checkpoint: Path, count: int, seed: int, averaged: bool = True) -> tuple[np.ndarray, Header | None]:
+    """Draw images (count, size, size) uint8 from the averaged generator of a checkpoint, or the plain one."""
     from petgan.checkpoint import read_generator
     from petgan.samples import generate
 
-    generator, header = read_generator(checkpoint)
+    generator, header = read_generator(checkpoint, averaged)
     return generate(generator, count, seed), header
 
 
