@@ -6,14 +6,14 @@ import numpy as np
 
 from petgan.metrics.checks import check_same_width, checked_images
 
-_PIXELS_AT_ONCE = 1 << 24  # bincount makes 8 bytes of each
+_PIXELS_AT_ONCE = 1 << 22  # bincount makes 8 bytes of each
 
 
 def histogram_wasserstein(real: np.ndarray, fake: np.ndarray) -> float:
     """Wasserstein-1 distance, in grey levels, between the grey values of all pixels of either set.
 
-    In one dimension it is the area between the cumulative distributions (Villani 2003, equation 2.48),
-    here over the 256 levels of uint8, so it is exact. It sees whether the set as a whole is too bright,
+    In one dimension it is the area between the cumulative distributions (Vallender 1974), here
+    over the 256 levels of uint8, so it is exact. It sees whether the set as a whole is too bright,
     too dark or too flat, and nothing of where the grey values are.
 
     Parameters

@@ -15,7 +15,7 @@ from petgan.metrics.checks import check_same_width, checked_images
 
 SMALLEST = 8  # pixels along a side
 FLOOR = 1 / 12  # grey levels squared: what rounding to whole grey levels adds to every coefficient
-_PIXELS_AT_ONCE = 1 << 21  # 50 MB as complex numbers and their squares
+_PIXELS_AT_ONCE = 1 << 20  # 16 bytes each as complex numbers
 
 
 def spectral_distance(real: np.ndarray, fake: np.ndarray) -> float:
