@@ -87,7 +87,12 @@ def synthesize(
 ) -> int:
     """Make a synthetic dataset with the best run of the experiment `source`."""
     chosen, target = ExperimentFolder(Path(source)), Path(output)
-    best = read_json(chosen.report / "choice.json")["overall"]["best_run"]
+    best = read_json(chosen.report / "choice.json")["overall"]
+    if best is None:
+        raise PetganError(
+            f"no run of {chosen.path} can be taken: gates block them all",
+            hint=f"'petgan best {chosen.path}' says which",
+        )
     needed = [Path(chosen.record()["dataset"]["path"]), chosen.path, *_ancestors(chosen)]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".synthesize-", dir=target.parent) as folder:
@@ -97,7 +102,7 @@ def synthesize(
             "synthesize",
             read_only=needed,
             writable=Path(folder),
-            source=chosen.run(best).path,
+            source=chosen.run(best["best_run"]).path,
             count=count,
             output=Path(folder) / target.name,
         )

@@ -88,7 +88,12 @@ def find_sources(
         raise InputError(f"{path} is no experiment, no run and no file of weights")
     for preset in presets:
         if preset not in sources:
-            raise ConfigError(f"{path} has nothing to start this preset from", value=preset, allowed=sources)
+            raise ConfigError(
+                f"{path} has nothing to start this preset from",
+                value=preset,
+                allowed=sources,
+                hint="what its gates block cannot be taken: 'petgan best' says which runs",
+            )
     for point in points:
         size = sources[point.point.preset].image_size
         if point.run_id and size not in (None, point.point.image_size):

@@ -150,8 +150,13 @@ def _write_key(path: Path) -> None:
 
 
 def _best_run(experiment: ExperimentFolder) -> str:
-    choice = read_json(experiment.report / "choice.json")
-    return str(experiment.run(choice["overall"]["best_run"]).path)
+    best = read_json(experiment.report / "choice.json")["overall"]
+    if best is None:
+        raise PetganError(
+            f"no run of {experiment.path} can be taken: gates block them all",
+            hint=f"'petgan best {experiment.path}' says which",
+        )
+    return str(experiment.run(best["best_run"]).path)
 
 
 def _petgan(command: list[str], into: Path) -> None:

@@ -1,7 +1,9 @@
 """Write the report of one or more experiments: a page, tables, figures, and the choice of the best.
 
-The page is one file that needs no network: REPORT/index.html. Beside it lie results.csv, tables/ (CSV,
-Markdown, LaTeX) and figures/ (PNG). The choice of the best is written to EXPERIMENT/report/choice.json.
+The page is one file that needs no network: REPORT/index.html. Beside it lie results.csv (long),
+results-wide.csv (a row a run), configurations.csv (means and intervals), tables/ (CSV, Markdown, LaTeX) and
+figures/ (PNG). The choice of the best is written to EXPERIMENT/report/choice.json. No real image is on the
+page unless --with-real asks for it.
 A report can be made at any time: what is not finished is said in words.
 
 Example:
@@ -27,11 +29,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="choose by this score, such as kid; default: the evaluation's headline",
     )
+    parser.add_argument(
+        "--with-real",
+        action="store_true",
+        help="show training images beside the generated ones that come closest; not for sharing",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     from petgan.report.page import write_report
 
     with progress_bar("report", "tables") as progress:
-        page = write_report(args.experiments, args.output, args.score, progress)
+        page = write_report(args.experiments, args.output, args.score, progress, with_real=args.with_real)
     print(f"wrote {page}")

@@ -1,46 +1,40 @@
-"""The report in words: what was run, what came out best and how sure that is, how long it took."""
+"""The report in words: what was run, what came out best, by how much and how sure, how long it took."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from petgan.choice import Choice
+from petgan.report.cells import NO_DIFFERENCE, Cell, in_order, p_text
+from petgan.report.labels import axis_label, blind_in_words, floor_in_words, value_label
 from petgan.report.pairs import Pairs
-from petgan.report.results import FIELDS, Experiment, Run, Score
-from petgan.report.tables import (
-    Cell,
-    axis_label,
-    cell_number,
-    configurations,
-    floor_in_words,
-    value_label,
-)
+from petgan.report.results import Experiment, Run, Score
 from petgan.runs import read_json
+from petgan.verdicts import Verdict
 
-SEEDS_DECIDE = "Differences within the seeds' spread are not shown to be differences."
-ONE_SEED = "With one seed there is no spread: no difference here is shown to be one."
+NOTHING_SCORED = "No run has been scored yet: petgan evaluate does it."
+ONE_SEED = "No configuration has two seeds, so there is no spread, and which one is best is not shown."
 NO_WEIGHTS = (
     "The score is the sliced Wasserstein distance (SWD), because neither FID nor KID could be had: both need "
     "the features of a network with learned weights, and there was none when these runs were scored. "
     "SWD does not see repetition: a generator that makes the same few images over and over can score well."
 )
-LEARNED_WEIGHTS = "A feature network with learned weights was there."
 
 
 def what_was_run(experiment: Experiment) -> str:
-    """Points, seeds, dataset, modality, image size and steps, in one sentence."""
+    """Configurations, seeds, dataset, modality, image size and steps, in one sentence."""
     runs, dataset = experiment.runs, experiment.record["dataset"]
-    points = len({run.configuration for run in runs})
+    points = len(experiment.configurations)
     seeds = sorted({run.seed for run in runs})
     sizes = _either(run.point["image_size"] for run in runs)
     presets = _list(dict.fromkeys(run.preset for run in runs))
+    steps = _either(run.point["steps"] for run in runs)
     return (
-        f"{_count(points, 'point')} ({presets}), {_count(len(seeds), 'seed')} ({_list(map(str, seeds))}), "
-        f"{_count(len(runs), 'run')} of {_either(run.point['steps'] for run in runs)} steps, on the dataset "
+        f"{_count(points, 'configuration')} ({presets}), {_count(len(seeds), 'seed')} "
+        f"({_list(map(str, seeds))}), {_count(len(runs), 'run')} of {steps} steps, on the dataset "
         f"{Path(dataset['path']).name} ({dataset['modality']}, {sizes} × {sizes} pixels)."
     )
 
@@ -53,33 +47,69 @@ def how_far(experiment: Experiment) -> str:
     return f"State of the runs: {_list(f'{number} {stage}' for stage, number in counts.items())}."
 
 
-def what_came_out(experiment: Experiment, score: Score, choices: Mapping[str, Choice]) -> list[str]:
-    """The best configuration of each preset, then of all, and how sure that is; a sentence each."""
-    cells = configurations(experiment, score)
-    best = {preset: _cell_of(cells, choice) for preset, choice in choices.items()}
+def what_won(experiment: Experiment, score: Score, cells: Sequence[Cell]) -> list[str]:
+    """The best of all configurations, by how much and how sure; a sentence each."""
+    ranked = in_order(cells, score)
+    if not ranked:
+        return ["No run that passes the gates has a score."]
+    best = next((cell for cell in ranked if cell.is_best), None)
+    if best is None:
+        first = ranked[0]
+        value = score.number(first.mean or 0.0)
+        return [ONE_SEED, f"The {_first(score)} so far: {_named(experiment, first)}, {value}."]
+    told = f"{_named(experiment, best)}, {_measure(best, score)}"
+    return [
+        f"Best by {score.label} ({score.better} is better): {told}.",
+        *_against_the_rest(experiment, score, ranked, "configuration"),
+    ]
+
+
+def best_of_presets(experiment: Experiment, score: Score, presets: Mapping[str, Sequence[Cell]]) -> list[str]:
+    """The best of each preset among its own configurations, a sentence each; none for a single preset."""
+    if len(presets) < 2:
+        return []
     sentences = []
-    for preset, cell in best.items():
-        others = [c for c in cells if c is not cell and c.runs[0].preset == preset]
+    for preset, cells in presets.items():
+        ranked = in_order(cells, score)
+        best = next((cell for cell in ranked if cell.is_best), None)
+        if best:
+            rest = _against_the_rest(experiment, score, ranked, f"{preset} configuration")
+            told = f"{describe(experiment, best.runs[0])}, {_measure(best, score)}"
+            sentences.append(" ".join([f"Best {preset}: {told}.", *rest]))
+        elif ranked:
+            value = score.number(ranked[0].mean or 0.0)
+            told = f"{describe(experiment, ranked[0].runs[0])}, {value}"
+            sentences.append(f"{_capital(_first(score))} {preset} so far: {told} (1 seed).")
+    return sentences
+
+
+def what_does_not_count(experiment: Experiment) -> list[str]:
+    """Gated, failed and outdated runs, a sentence each."""
+    gated = [run for run in experiment.runs if run.gates]
+    failed = sum(run.status.state in ("failed", "lost") for run in experiment.runs)
+    outdated = sum(run.is_outdated for run in experiment.runs)
+    sentences = []
+    if gated:
+        names = Counter(gate["name"] for run in gated for gate in run.gates)
+        told = _list(f"{number} {name}" for name, number in names.items())
+        sentences.append(f"{_count(len(gated), 'run')} cannot be the best, by the gates: {told}.")
+    if failed:
+        sentences.append(f"{_count(failed, 'run')} failed.")
+    if outdated:
+        verb = "was" if outdated == 1 else "were"
         sentences.append(
-            f"Best {preset} by {score.label}: {describe(experiment, cell.runs[0])}, "
-            f"{cell_number(cell, score)}{_incomplete(cell)}{_not_shown(cell, others, 'other configuration')}."
+            f"{_count(outdated, 'run')} {verb} scored by another version of petgan and left out: "
+            "petgan evaluate scores them again."
         )
-    if len(best) > 1:
-        winner = min(best, key=lambda preset: best[preset].mean or 0.0)
-        others = [cell for preset, cell in best.items() if preset != winner]
-        not_shown = _not_shown(best[winner], others, "other preset")
-        sentences.append(f"Best of all: {winner}, {describe(experiment, best[winner].runs[0])}{not_shown}.")
     return sentences
 
 
 def how_sure(experiment: Experiment, score: Score) -> list[str]:
-    """What the scores rest on: seeds, floor, learned weights; a sentence each."""
-    seeds = len({run.seed for run in experiment.runs if run.value(score.name) is not None})
-    floor = floor_in_words(score)
+    """What the headline rests on: its floor, what it sees, learned weights; a sentence each."""
     return [
-        f"Scores are the mean over seeds ± standard deviation (number of seeds); lower is better; {floor}.",
-        SEEDS_DECIDE if seeds > 1 else ONE_SEED,
-        LEARNED_WEIGHTS if {"kid", "fid"} & set(experiment.scores) else NO_WEIGHTS,
+        f"{_capital(floor_in_words(score))}.",
+        f"{_capital(blind_in_words(score))}.",
+        *([] if {"kid", "fid"} & {name.partition("@")[0] for name in experiment.scores} else [NO_WEIGHTS]),
     ]
 
 
@@ -89,32 +119,62 @@ def notes(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def what_transfer_gave(experiment: Experiment, score: Score, pairs: Pairs) -> str:
-    """The paired difference of one configuration, in one sentence."""
+def what_transfer_gave(experiment: Experiment, score: Score, pairs: Pairs) -> list[str]:
+    """What transfer gave one configuration: the paired difference, and how much sooner; a sentence each."""
     run = pairs.pairs[0].scratch
     name = ", ".join(filter(None, (run.preset, describe(experiment, run, leave_out=("start",)))))
     if pairs.mean is None:
-        return f"{name}: no pair has both scores yet."
-    sign = "+" if pairs.mean > 0 else ""
-    spread = f" ± {score.number(pairs.deviation)}" if pairs.deviation is not None else ""
-    return (
-        f"{name}: the transferred run has the lower {score.label} in {pairs.lower} of "
-        f"{_count(pairs.count, 'pair')}; mean difference (transferred minus from scratch) "
-        f"{sign}{score.number(pairs.mean)}{spread}{_verdict(pairs)}."
+        return [f"{name}: no pair has both scores yet."]
+    found, sign = pairs.difference, "+" if pairs.mean > 0 else ""
+    between = f" (95 % interval {score.number(found.low)} to {score.number(found.high)})" if found else ""
+    return [
+        f"{name}: the transferred run has the better {score.label} in {pairs.better} of "
+        f"{_count(pairs.count, 'pair')}; mean difference, transferred minus from scratch, "
+        f"{sign}{score.number(pairs.mean)}{between}: {_transfer_verdict(pairs)}.",
+        *_how_soon(pairs),
+    ]
+
+
+def _transfer_verdict(pairs: Pairs) -> str:
+    if pairs.gates:
+        return f"not judged, for there are runs with the gates {_list(pairs.gates)}"
+    if pairs.verdict is None:
+        return "from a single pair, so not judged" if pairs.count == 1 else "not judged, for it has no spread"
+    p = f", p {p_text(pairs.p)}, {_count(pairs.count, 'pair')}"
+    return NO_DIFFERENCE + p if pairs.verdict == NO_DIFFERENCE else f"transfer is {pairs.verdict}{p}"
+
+
+def _how_soon(pairs: Pairs) -> list[str]:
+    """How many steps both took to the best validation score from scratch, where that is known."""
+    if pairs.scratch_steps is None:
+        return []
+    reached = (
+        f"after {pairs.transfer_steps:g} steps"
+        if pairs.transfer_steps is not None
+        else f"not in {pairs.steps} steps"
     )
+    return [
+        f"The best validation score of a run from scratch came after {pairs.scratch_steps:g} steps; the "
+        f"transferred one reached it {reached} (medians over seeds)."
+    ]
 
 
 def how_long(experiment: Experiment) -> str:
-    """Wall and busy time, in one sentence."""
+    """Wall and busy time, and that of the devices, in one sentence."""
     started = [run.status.started for run in experiment.runs if run.status.started]
     updated = [run.status.updated for run in experiment.runs if run.status.updated]
     busy = sum(run.status.busy_seconds for run in experiment.runs)
     if not started or not updated:
         return "No run has been started."
     wall = max(updated) - min(started)
+    devices: dict[str, float] = defaultdict(float)
+    for run in experiment.runs:
+        kind, seconds = run.device_seconds
+        devices[kind] += seconds
+    hours = _list(f"{seconds / 3600:.3g} {kind} hours" for kind, seconds in devices.items() if seconds)
     return (
         f"{duration(wall)} from the first start to the last sign of life ({when(max(updated))}); "
-        f"{duration(busy)} of training over all runs."
+        f"{duration(busy)} of training over all runs, {hours or 'no hours'}."
     )
 
 
@@ -154,14 +214,12 @@ def _parent(parent: Mapping[str, Any], run: Mapping[str, Any]) -> str:
 
 def describe(experiment: Experiment, run: Run, leave_out: Iterable[str] = ()) -> str:
     """What sets a run's configuration apart from the others of its preset, such as "dropout 0.5"."""
-    others = [other for other in experiment.runs if other.preset == run.preset]
-    parts = [
-        f"{axis_label(name)} {value_label(run.point.get(name))}"
-        for name in FIELDS
-        if name not in ("preset", "seed") and len({repr(other.point.get(name)) for other in others}) > 1
-    ]
-    if "start" not in leave_out and len({other.start for other in others}) > 1:
-        parts.insert(0, "transferred" if run.start == "transfer" else "from scratch")
+    parts = []
+    for name in experiment.varied[run.preset]:
+        if name == "start" and name not in leave_out:
+            parts.append("transferred" if run.start == "transfer" else "from scratch")
+        elif name not in ("start", "preset"):
+            parts.append(f"{axis_label(name)} {value_label(run.point.get(name))}")
     return ", ".join(parts) or ("" if leave_out else "its only configuration")
 
 
@@ -185,31 +243,69 @@ def _stage(run: Run) -> str:
     return {"new": "pending", "queued": "pending", "done": "done but not scored"}.get(state, state)
 
 
-def _cell_of(cells: list[Cell], choice: Choice) -> Cell:
-    return next(cell for cell in cells if choice.best_run in [run.run_id for run in cell.runs])
+def _named(experiment: Experiment, cell: Cell) -> str:
+    return f"{cell.runs[0].preset}, {describe(experiment, cell.runs[0])}"
 
 
-def _incomplete(cell: Cell) -> str:
-    return f", {cell.words} scored" if cell.words else ""
+def _measure(cell: Cell, score: Score) -> str:
+    """Such as "0.0123 (95 % interval 0.0110 to 0.0136, 2 of 3 seeds)"."""
+    seeds = cell.words or _count(cell.count, "seed")
+    between = cell.interval
+    told = f"95 % interval {score.number(between.low)} to {score.number(between.high)}, " if between else ""
+    return f"{score.number(cell.mean or 0.0)} ({told}{seeds})"
 
 
-def _not_shown(best: Cell, others: Iterable[Cell], noun: str) -> str:
-    others = [cell for cell in others if cell.mean is not None]
-    if best.deviation is None and others:
-        return "; from one seed, so not shown to be better"
-    ties = sum(cell.deviation is None or cell.ties_with(best) for cell in others)
-    return f"; not shown to be better than {_count(ties, noun)}" if ties else ""
+def _against_the_rest(experiment: Experiment, score: Score, ranked: Sequence[Cell], noun: str) -> list[str]:
+    """How the best stands to the others of its table: by how much it is better, or that this is not shown."""
+    others = [cell for cell in ranked if cell.verdict and cell.verdict.word in ("worse", "tie")]
+    single = sum(cell.interval is None for cell in ranked)
+    sentences = []
+    if others:
+        next_one = others[0]
+        nearest = f"the next is {_named(experiment, next_one)}, {_behind(next_one.verdict, score)}"
+        beaten = sum(cell.verdict is not None and cell.verdict.word == "worse" for cell in others)
+        rest = f"the only other {noun}" if len(others) == 1 else f"the {len(others)} other {noun}s"
+        if beaten == len(others):
+            told = f"It beats {rest}"
+        elif not beaten:
+            told = f"No difference is shown to {'any of ' if len(others) > 1 else ''}{rest}"
+        else:
+            told = f"It beats {beaten} of {rest}, and no difference is shown to {len(others) - beaten}"
+        sentences.append(f"{told}; {nearest}.")
+    if single:
+        sentences.append(
+            f"{_count(single, noun)} with one seed {'is' if single == 1 else 'are'} not compared."
+        )
+    return sentences
 
 
-def _verdict(pairs: Pairs) -> str:
-    if pairs.deviation is None:
-        return ", from a single pair: no spread is known"
-    within = pairs.mean is not None and abs(pairs.mean) <= pairs.deviation
-    return ", which is within the seeds' spread: no difference is shown" if within else ""
+def _behind(verdict: Verdict | None, score: Score) -> str:
+    """How far a configuration is behind the best, such as "0.0020 behind (95 % interval ..., p 0.012)"."""
+    if verdict is None or verdict.difference is None:
+        return NO_DIFFERENCE
+    found = verdict.difference
+    low, high = sorted((score.sign * found.low, score.sign * found.high))
+    pairs = f", {found.n} paired seeds" if found.paired else f", {found.n} seeds"
+    return (
+        f"{score.number(score.sign * found.mean)} behind (95 % interval {score.number(low)} to "
+        f"{score.number(high)}, p {p_text(verdict.p)} after Holm's correction{pairs})"
+    )
+
+
+def _first(score: Score) -> str:
+    return f"{'lowest' if score.better == 'lower' else 'highest'} {score.label}"
 
 
 def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {_plural(noun, number)}"
+
+
+def _plural(noun: str, number: int) -> str:
+    return noun if number == 1 else f"{noun}s"
+
+
+def _capital(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _either(values: Iterable[object]) -> str:
@@ -217,5 +313,5 @@ def _either(values: Iterable[object]) -> str:
 
 
 def _list(parts: Iterable[str]) -> str:
-    *most, last = parts
+    *most, last = [*parts] or [""]
     return f"{', '.join(most)} and {last}" if most else last

@@ -6,57 +6,28 @@ The FIDs that another study printed make tables of their own beside ours.
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
+from petgan.report.cells import Cell, cell_of, judged
+from petgan.report.labels import axis_label, unique_slugs, value_label
 from petgan.report.results import Experiment, Run, Score
 
 PUBLISHED_RULER = (
     "FID as the study printed it, by a ruler of its own: 150 (PET) or 1000 (mammograms) generated images, "
     "one run a cell, nearest-neighbour resize; not comparable in value with ours"
 )
-HOW_TO_READ = "Mean over seeds ± standard deviation (number of seeds); lower is better"
-SAME_AS_BEST = "≈"
+SAME_PROCEDURE = (
+    "FID as the study printed it, by the procedure of our FID (thesis): one run a cell, against the study's "
+    "own images, training images among them"
+)
+COMPANIONS = ("fid", "swd", "fid-thesis")  # have tables of the grid, as the headline has
 _MATCHED = ("optimizer", "dropout", "batch_size", "learning_rate", "gp_weight")
 _NO_AXIS = "all"
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One configuration in a table.
-
-    Parameters
-    ----------
-    words : str
-        What is missing, such as "pending" or "2 of 3 seeds"; empty if all seeds are scored.
-    runs : tuple of Run
-        One a seed; none where the grid has no such point.
-    mean, deviation : float or None
-        Over the scored seeds; the sample standard deviation needs two.
-    count : int
-        Scored seeds.
-    published : float or None
-        The FID that the study printed.
-    """
-
-    words: str
-    runs: tuple[Run, ...] = ()
-    mean: float | None = None
-    deviation: float | None = None
-    count: int = 0
-    published: float | None = None
-
-    def ties_with(self, other: Cell) -> bool:
-        """Whether the intervals of mean ± standard deviation meet; a single seed has none."""
-        if self.mean is None or other.mean is None or self.deviation is None or other.deviation is None:
-            return False
-        return abs(self.mean - other.mean) <= self.deviation + other.deviation
 
 
 @dataclass(frozen=True)
@@ -80,9 +51,8 @@ class Part:
 
     @property
     def best(self) -> Cell | None:
-        """The cell with the lowest mean."""
-        scored = [cell for cell in self.cells.values() if cell.mean is not None]
-        return min(scored, key=lambda cell: cell.mean or 0.0, default=None)
+        """The cell with the best mean of those with several seeds."""
+        return next((cell for cell in self.cells.values() if cell.is_best), None)
 
     @property
     def has_published(self) -> bool:
@@ -128,10 +98,15 @@ class Table:
     def column_label(self, column: str) -> str:
         return column if self.column_axis else self.score_label
 
+    @property
+    def published_ruler(self) -> str:
+        return SAME_PROCEDURE if self.score and self.score.protocol == "thesis" else PUBLISHED_RULER
+
 
 def all_tables(experiment: Experiment, headline: Score | None) -> list[list[Table]]:
-    """For each table of the grid: of the headline score, then of its companions."""
-    scores = [headline, *experiment.companions(headline)] if headline else [None]
+    """For each table of the grid: of the headline score, then of its `COMPANIONS`."""
+    companions = [score for name, score in experiment.scores.items() if name in COMPANIONS]
+    scores = [headline, *(score for score in companions if score != headline)] if headline else [None]
     by_score = [make_tables(experiment, score, headline) for score in scores]
     return [list(same) for same in zip(*by_score, strict=True)]
 
@@ -140,30 +115,46 @@ def make_tables(experiment: Experiment, score: Score | None, headline: Score | N
     """The tables of an experiment's grid, of one score, whose ruler `Experiment.scores` has checked.
 
     Files of the headline are called after the table, those of another score after both. Published FIDs go
-    with the FID, or with the headline where there is none.
+    with the FID by the study's procedure, else with the FID, else with the headline.
     """
-    frame = _one_row_a_run(experiment, score)
+    frame = _one_row_a_run(experiment)
     specs = experiment.record["tables"]
     slugs = unique_slugs(spec["title"] for spec in specs)
     suffix = f"-{score.name}" if score and score != headline else ""
-    with_published = (
-        score is None or score.name == "fid" or (score == headline and "fid" not in experiment.scores)
+    beside = next(
+        (name for name in ("fid-thesis", "fid") if name in experiment.scores), headline and headline.name
     )
-    published = _published(experiment) if with_published else _nothing_published
+    published = _published(experiment) if score is None or score.name == beside else _nothing_published
     return [
         _table(experiment, frame, spec, slug + suffix, score, published)
         for spec, slug in zip(specs, slugs, strict=True)
     ]
 
 
-def _one_row_a_run(experiment: Experiment, score: Score | None) -> pd.DataFrame:
+def excerpt(part: Part, score: Score | None, rows: int, columns: int) -> Part:
+    """At most so many rows and columns of a part: those with the best cells, in their order."""
+
+    def kept(labels: list[str], of: Callable[[str], list[Cell]], count: int) -> list[str]:
+        if len(labels) <= count:
+            return labels
+        best = sorted(labels, key=lambda label: min(map(rank, of(label))))[:count]
+        return [label for label in labels if label in best]
+
+    def rank(cell: Cell) -> float:
+        return score.sign * cell.mean if score and cell.mean is not None and cell.is_ranked else math.inf
+
+    some_rows = kept(part.rows, lambda row: [part.cells[row, column] for column in part.columns], rows)
+    some_columns = kept(part.columns, lambda column: [part.cells[row, column] for row in part.rows], columns)
+    cells = {(row, column): part.cells[row, column] for row in some_rows for column in some_columns}
+    return Part(part.name, some_rows, some_columns, cells)
+
+
+def _one_row_a_run(experiment: Experiment) -> pd.DataFrame:
     """The runs by their place in the experiment, with the values of the axes as text."""
     runs = experiment.runs
     frame = pd.DataFrame({"start": [run.start for run in runs]})
     for axis in dict.fromkeys(key for run in runs for key in run.point):
         frame[axis] = [value_label(run.point.get(axis)) for run in runs]
-    frame["value"] = [run.value(score.name) if score else None for run in runs]
-    frame["value"] = frame["value"].astype(float)
     return frame
 
 
@@ -181,15 +172,15 @@ def _table(
     axes = [row_axis, column_axis or _NO_AXIS]
     parts = []
     for name, members in frame.groupby(by_axis or _NO_AXIS, sort=False):
-        cells = {
-            (str(row), str(column)): _cell(
-                tuple(experiment.runs[i] for i in group.index), group["value"], published
-            )
-            for (row, column), group in members.groupby(axes, sort=False)
-        }
+        found = {}
+        for (row, column), group in members.groupby(axes, sort=False):
+            runs = [experiment.runs[index] for index in group.index]
+            found[str(row), str(column)] = cell_of(runs, score, published(runs[0]))
+        if score:
+            found = dict(zip(found, judged(found.values(), score), strict=True))
         rows, columns = (_in_order(members[axis]) for axis in axes)
         missing = Cell("not in the grid")
-        cells = {(row, column): cells.get((row, column), missing) for row in rows for column in columns}
+        cells = {(row, column): found.get((row, column), missing) for row in rows for column in columns}
         parts.append(Part(str(name) if by_axis else "", rows, columns, cells))
     return Table(spec["title"], slug, row_axis, column_axis, by_axis, score, parts)
 
@@ -201,39 +192,6 @@ def _in_order(labels: Iterable[str]) -> list[str]:
         return sorted(values, key=float)
     except ValueError:
         return values
-
-
-def _cell(runs: tuple[Run, ...], values: pd.Series, published: Callable[[Run], float | None]) -> Cell:
-    count = int(values.count())
-    missing = [run.state_in_words for run, value in zip(runs, values, strict=True) if pd.isna(value)]
-    words = f"{count} of {len(runs)} seeds" if count and missing else _states(missing)
-    return Cell(
-        words=words,
-        runs=runs,
-        mean=float(values.mean()) if count else None,
-        deviation=float(values.std(ddof=1)) if count > 1 else None,
-        count=count,
-        published=published(runs[0]),
-    )
-
-
-def configurations(experiment: Experiment, score: Score) -> list[Cell]:
-    """All configurations of an experiment, each with its mean over seeds, in the grid's order."""
-    groups: dict[tuple[str, ...], list[Run]] = {}
-    for run in experiment.runs:
-        groups.setdefault(run.configuration, []).append(run)
-    return [
-        _cell(
-            tuple(runs), pd.Series([run.value(score.name) for run in runs], dtype=float), _nothing_published
-        )
-        for runs in groups.values()
-    ]
-
-
-def _states(words: list[str]) -> str:
-    """Such as "pending" if all are, or "1 running; 2 pending"."""
-    counts = Counter(words)
-    return "; ".join(counts if len(counts) < 2 else (f"{number} {word}" for word, number in counts.items()))
 
 
 # --- the published study ------------------------------------------------------------------------
@@ -258,192 +216,9 @@ def _published(experiment: Experiment) -> Callable[[Run], float | None]:
     return find
 
 
-# --- text ---------------------------------------------------------------------------------------
-
-
-def value_label(value: Any) -> str:
-    """A value of an axis as a table shows it."""
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "none"
-    if value is None:
-        return "none"
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def axis_label(axis: str | None) -> str:
-    """The name of an axis as a table shows it."""
-    return "penalty weight" if axis == "gp_weight" else (axis or "").replace("_", " ")
-
-
-def cell_number(cell: Cell, score: Score) -> str:
-    """Such as "12.3 ± 0.4 (3)"."""
-    if cell.mean is None:
-        return ""
-    spread = f" ± {score.number(cell.deviation)}" if cell.deviation is not None else ""
-    return f"{score.number(cell.mean)}{spread} ({cell.count})"
-
-
-def floor_in_words(score: Score) -> str:
-    """What the same score gives for real against real images."""
-    if not score.floors:
-        return "no floor was taken"
-    if len(score.floors) > 1:
-        values = [floor["value"] for floor in score.floors]
-        return f"floor, real against real: {score.number(min(values))} to {score.number(max(values))}"
-    floor = score.floors[0]
-    return (
-        f"floor, real against real: {score.number(floor['value'])} ± "
-        f"{score.number(floor['standard_deviation'])} ({floor['repeats']} repeats)"
-    )
-
-
-def ruler_in_words(score: Score) -> str:
-    return (
-        f"{score.label}: {score.n_fake} generated against {score.n_real} real images; "
-        f"{floor_in_words(score)}; ruler {score.ruler}"
-    )
-
-
-def unique_slugs(names: Iterable[str]) -> list[str]:
-    """File names for `names`: lower-case ASCII letters, digits and hyphens, each given once."""
-    slugs: list[str] = []
-    for name in names:
-        plain = unicodedata.normalize("NFKD", name).encode("ascii", "ignore").decode().lower()
-        slug = re.sub(r"[^a-z0-9]+", "-", plain).strip("-") or "table"
-        number = 2
-        unique = slug
-        while unique in slugs:
-            unique, number = f"{slug}-{number}", number + 1
-        slugs.append(unique)
-    return slugs
-
-
-# --- files --------------------------------------------------------------------------------------
-
-
-def to_csv(table: Table) -> str:
-    """One line a cell, with ten digits."""
-    rows = [
-        {
-            **({table.by_axis: part.name} if table.by_axis else {}),
-            table.row_axis: row,
-            **({table.column_axis: column} if table.column_axis else {}),
-            "score": table.score.name if table.score else None,
-            "mean": cell.mean,
-            "standard_deviation": cell.deviation,
-            "scored_seeds": cell.count,
-            "seeds": len(cell.runs),
-            "state": cell.words or "complete",
-            "published_fid": cell.published,
-            "ruler": table.score.ruler if table.score else None,
-        }
-        for part in table.parts
-        for (row, column), cell in part.cells.items()
-    ]
-    return pd.DataFrame(rows).to_csv(index=False, float_format="%.10g")
-
-
-def to_markdown(table: Table) -> str:
-    blocks = []
-    for part in table.parts:
-        for grid in _grids(table, part, _markdown_cell):
-            lines = [[_markdown(cell) for cell in line[:1]] + line[1:] for line in grid.lines]
-            header = [_markdown(cell) for cell in grid.header]
-            rule = ["---"] * len(header)
-            body = "\n".join(f"| {' | '.join(line)} |" for line in [header, rule, *lines])
-            blocks.append(f"**{_markdown(grid.title)}**\n\n{body}\n\n{_markdown(grid.note)}.\n")
-    return "\n".join(blocks)
-
-
-def to_latex(table: Table) -> str:
-    """One ``table`` environment a part; needs the package booktabs."""
-    blocks = ["% \\usepackage{booktabs}\n"]
-    for part in table.parts:
-        for grid in _grids(table, part, _latex_cell):
-            lines = [[_latex(line[0]), *line[1:]] for line in grid.lines]
-            rows = [" & ".join(line) + r" \\" for line in lines]
-            header = " & ".join(map(_latex, grid.header)) + r" \\"
-            blocks.append(
-                "\n".join(
-                    [
-                        r"\begin{table}",
-                        r"\centering",
-                        rf"\caption{{{_latex(grid.title)}. {_latex(grid.note)}.}}",
-                        rf"\begin{{tabular}}{{l{'r' * (len(grid.header) - 1)}}}",
-                        r"\toprule",
-                        header,
-                        r"\midrule",
-                        *rows,
-                        r"\bottomrule",
-                        r"\end{tabular}",
-                        r"\end{table}",
-                        "",
-                    ]
-                )
-            )
-    return "\n".join(blocks)
-
-
-@dataclass(frozen=True)
-class _Grid:
-    title: str
-    note: str
-    header: list[str]
-    lines: list[list[str]]
-
-
-def _grids(table: Table, part: Part, show: Callable[[Part, Cell, Score | None], str]) -> Iterator[_Grid]:
-    """Our values, then the study's where there are any; the cells are ready for their format."""
-    note = f"{HOW_TO_READ}; {ruler_in_words(table.score)}" if table.score else "No run has been scored yet"
-    yield _grid(table, part, table.part_title(part), note, lambda cell: show(part, cell, table.score))
-    if part.has_published:
-        yield _grid(table, part, published_title(table, part), PUBLISHED_RULER, published_text)
-
-
-def _grid(table: Table, part: Part, title: str, note: str, show: Callable[[Cell], str]) -> _Grid:
-    lines = [[row, *(show(part.cells[row, column]) for column in part.columns)] for row in part.rows]
-    return _Grid(title, note, [table.corner, *map(table.column_label, part.columns)], lines)
-
-
 def published_title(table: Table, part: Part) -> str:
     return ", ".join(filter(None, (table.title, part.name, "the study's FID")))
 
 
 def published_text(cell: Cell) -> str:
     return "not published" if cell.published is None else f"{cell.published:.1f}"
-
-
-def _markdown_cell(part: Part, cell: Cell, score: Score | None) -> str:
-    return _marked(part, cell, score, _markdown, "**{}**".format)
-
-
-def _latex_cell(part: Part, cell: Cell, score: Score | None) -> str:
-    return _marked(part, cell, score, _latex, r"\textbf{{{}}}".format)
-
-
-def _marked(
-    part: Part, cell: Cell, score: Score | None, escape: Callable[[str], str], bold: Callable[[str], str]
-) -> str:
-    number = escape(cell_number(cell, score)) if score else ""
-    if number and cell is part.best:
-        number = bold(number)
-    elif part.best and cell.ties_with(part.best):
-        number += f" {escape(SAME_AS_BEST)}"
-    return ", ".join(filter(None, (number, escape(cell.words))))
-
-
-def _markdown(text: str) -> str:
-    escaped = re.sub(r"([\\`*_\[\]|#~])", r"\\\1", text)
-    return escaped.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", " ")
-
-
-_LATEX = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{",
-    "}": r"\}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}",
-    ">": r"\textgreater{}", "±": r"$\pm$", "≈": r"$\approx$", "→": r"$\to$", "\n": " ",
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_LATEX.get(sign, sign) for sign in text)

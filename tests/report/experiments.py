@@ -8,26 +8,39 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from petgan.config import DatasetRef, RunConfig, resolve_point, run_id
+from petgan.config import DatasetRef, Resources, RunConfig, resolve_point, run_id
+from petgan.pictures import save_png, sheet
 from petgan.runs import ExperimentFolder, RunFolder, Status, write_json
 
 DATASET = DatasetRef(path="data/pet.h5", digest="d" * 64, image_size=16, modality="pet")
-KID_RULER = "kid inception-v3 0123456789ab 299x299 antialias [-1, 1]"
-FLOOR = {"value": 0.001, "standard_deviation": 0.0004, "repeats": 20}
+KID_RULER = "kid/inception-v3/0123456789ab/299/antialias(pillow-bicubic)/-1..1"
+FLOOR = {"value": 0.001, "standard_deviation": 0.0004, "low": -0.0005, "high": 0.0025, "repeats": 20}
+HIGHER = ("precision", "recall", "density", "coverage")
 
 
-def score(name, value, *, ruler=None, floor=FLOOR):
+def score(name, value, **changes):
+    """A score as the evaluation's file has it."""
     return {
-        "name": name, "value": value, "standard_error": 0.001, "better": "lower",
-        "ruler": ruler or KID_RULER.replace("kid", name), "n_real": 40, "n_fake": 150, "floor": floor,
-    }  # fmt: skip
+        "name": name, "protocol": "thesis" if name == "fid-thesis" else "petgan", "value": value,
+        "standard_error": 0.001, "better": "higher" if name in HIGHER else "lower",
+        "ruler": KID_RULER.replace("kid", name), "n_real": 40, "n_fake": 150, "floor": FLOOR,
+        "without": [], "blind_to": None,
+    } | changes  # fmt: skip
 
 
-def write_experiment(path, runs, *, tables=(), name="pet", published=None, parent=None, steps=40):
+def gate(name, words="3 of 150 images are copies of training images"):
+    return {"name": name, "value": 0.02, "limit": 0.01, "words": words}
+
+
+def write_experiment(
+    path, runs, *, tables=(), name="pet", published=None, parent=None, steps=40, dataset=DATASET
+):
     """Write an experiment folder.
 
     `runs` is a list of dictionaries: ``values`` of the point, and optionally ``sweeps``, ``start``,
-    ``state``, ``error``, ``scores``, ``notes``, ``samples`` (pixels of a sheet's image).
+    ``state``, ``error``, ``scores``, ``gates``, ``notes``, ``samples`` (pixels of a sheet's image),
+    ``nearest`` (pairs of an image (size, size) uint8 and its entry in the evaluation), ``resources``,
+    ``schema_version`` of the evaluation.
     """
     folder = ExperimentFolder(Path(path))
     points = []
@@ -36,17 +49,19 @@ def write_experiment(path, runs, *, tables=(), name="pet", published=None, paren
         if run.get("start") == "transfer":
             values |= {"init_from": "elsewhere.h5", "init_digest": "e" * 64}
         point = resolve_point(values)
-        identity = run_id(point, DATASET.digest)
+        identity = run_id(point, dataset.digest)
         entry = {
             "run_id": identity,
             "sweeps": run.get("sweeps", ["sweep"]),
             "start": run.get("start", "scratch"),
         }
         points.append(entry | {"point": point.model_dump(mode="json")})
-        _write_run(folder.run(identity), RunConfig(run_id=identity, point=point, dataset=DATASET), run)
+        resources = Resources(**run.get("resources", {}))
+        config = RunConfig(run_id=identity, point=point, dataset=dataset, resources=resources)
+        _write_run(folder.run(identity), config, run)
     record = {
         "schema_version": 1, "name": name, "created": "2026-11-23T09:00:00+00:00", "petgan_version": "0.1.0",
-        "dataset": DATASET.model_dump(), "points": points, "tables": list(tables), "published": published,
+        "dataset": dataset.model_dump(), "points": points, "tables": list(tables), "published": published,
         "parent": parent, "commands": ["petgan submit grid.yaml --dataset data/pet.h5"],
     }  # fmt: skip
     write_json(folder.record_file, record)
@@ -86,13 +101,18 @@ def _write_run(folder: RunFolder, config: RunConfig, run):
     }
     write_json(folder.lineage_file, lineage | {"versions": versions, "hosts": ["node1"]})
     _write_sheet(folder.sample_file(done), run.get("samples", 16), random)
+    nearest = run.get("nearest", [])
+    if nearest:
+        images = np.array([image for image, _ in nearest])
+        save_png(folder.samples / "nearest.png", sheet(images, columns=len(images)))
     if scores := run.get("scores"):
         write_json(
             folder.evaluation_file,
             {
-                "schema_version": 1, "run_id": config.run_id, "protocol": "petgan", "split": "test",
-                "checkpoint": {"file": "best.h5", "step": done, "digest": "f" * 64}, "noise_seed": 0,
-                "headline": scores[0]["name"], "scores": scores, "notes": run.get("notes", []),
+                "schema_version": run.get("schema_version", 2), "run_id": config.run_id,
+                "checkpoint": {"file": "best.h5", "step": done, "digest": "f" * 64}, "noise_seed": 2,
+                "headline": scores[0]["name"], "scores": scores, "gates": run.get("gates", []),
+                "nearest": [told for _, told in nearest], "notes": run.get("notes", []),
             },
         )  # fmt: skip
 

@@ -6,8 +6,9 @@ import pytest
 
 import petgan
 from petgan.errors import ConfigError, InputError
+from petgan.report.frames import pivoted
 from petgan.report.results import read_experiment
-from tests.report.experiments import KID_RULER, score, write_experiment
+from tests.report.experiments import KID_RULER, gate, score, write_experiment
 
 GAN = {"preset": "gan"}
 
@@ -36,9 +37,16 @@ def test_a_score_without_a_value_is_no_score(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", [{"ruler": "kid other-network"}, {"n_fake": 151}, {"n_real": 41}], ids=["ruler", "fake", "real"]
+    ("change", "named"),
+    [
+        ({"ruler": "kid/other-network"}, "differs in ruler"),
+        ({"n_fake": 151}, "differs in number of generated images"),
+        ({"n_real": 41}, "differs in number of real images"),
+        ({"protocol": "thesis"}, "differs in protocol"),
+    ],
+    ids=["ruler", "fake", "real", "protocol"],
 )
-def test_different_rulers_are_refused_and_named(tmp_path, change):
+def test_different_rulers_are_refused_and_named(tmp_path, change, named):
     runs = [
         {"values": GAN | {"seed": 0}, "scores": [score("kid", 0.2)]},
         {"values": GAN | {"seed": 1}, "scores": [score("kid", 0.3) | change]},
@@ -47,6 +55,7 @@ def test_different_rulers_are_refused_and_named(tmp_path, change):
     with pytest.raises(ConfigError) as error:
         _ = experiment.scores
     assert KID_RULER in str(error.value)
+    assert named in str(error.value)
     assert str(next(iter(change.values()))) in str(error.value)
     assert all(run.run_id in str(error.value) for run in experiment.runs)
 
@@ -88,3 +97,30 @@ def test_a_damaged_status_is_one_sentence(tmp_path):
 def test_numbers_have_four_digits(tmp_path, values, printed):
     runs = [{"values": GAN | {"seed": i}, "scores": [score("kid", v)]} for i, v in enumerate(values)]
     assert read_experiment(write_experiment(tmp_path, runs)).scores["kid"].number(values[0]) == printed
+
+
+def test_the_pivot_and_the_long_table_say_the_same(tmp_path):
+    runs = [
+        {"values": GAN | {"seed": seed}, "scores": [score("kid", 0.1 * seed), score("swd", 80.0 + seed)]}
+        for seed in range(3)
+    ]
+    runs.append({"values": GAN | {"seed": 3}, "state": "new"})
+    long = petgan.load_results(write_experiment(tmp_path, runs))
+    wide = pivoted(long)
+    assert len(wide) == 4
+    for name in ("kid", "swd"):
+        of_score = long[long["score"] == name].set_index("run_id")["value"]
+        found = wide.set_index("run_id")[name].dropna()
+        assert found.to_dict() == of_score.to_dict()
+
+
+def test_gates_and_blindness_are_columns(tmp_path):
+    run = {"values": GAN, "scores": [score("kid", 0.2, blind_to=["shifted", "repeated"])]}
+    frame = petgan.load_results(
+        write_experiment(tmp_path, [run | {"gates": [gate("noise"), gate("copied")]}])
+    )
+    (row,) = frame.to_dict("records")
+    assert row["gates"] == "noise copied"
+    assert row["blind_to"] == "shifted repeated"
+    assert (row["better"], row["protocol"]) == ("lower", "petgan")
+    assert (row["floor_low"], row["floor_high"]) == (-0.0005, 0.0025)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import itertools
 import random
 import statistics
 
 import pandas as pd
 import pytest
+from scipy import stats
 
+from petgan.report.formats import to_csv, to_latex, to_markdown
+from petgan.report.labels import unique_slugs, value_label
 from petgan.report.results import read_experiment
-from petgan.report.tables import (
-    all_tables,
-    make_tables,
-    to_csv,
-    to_latex,
-    to_markdown,
-    unique_slugs,
-    value_label,
-)
+from petgan.report.tables import all_tables, make_tables
 from tests.report.experiments import KID_RULER, score, write_experiment
 
 TITLE = "Rate & dropout_100% <ü>"
@@ -56,44 +52,55 @@ def table(tmp_path):
 
 
 NOTE = (
-    "Mean over seeds ± standard deviation (number of seeds); lower is better; "
-    "KID: 150 generated against 40 real images; floor, real against real: 0.0010 ± 0.0004 (20 repeats); "
-    "ruler "
+    "Mean over seeds [its 95 % interval] (number of seeds); lower is better; ≈ no difference to the best is "
+    "shown; KID: 150 generated against 40 real images; "
+    "floor, real against real: 0.0010 [-0.0005, 0.0025] (20 splits); this ruler was not checked; ruler "
 )
 
 
 def test_csv(table):
-    assert to_csv(table).splitlines() == [
-        "optimizer,dropout,score,mean,standard_deviation,scored_seeds,seeds,state,published_fid,ruler",
-        f'rmsprop,0.4,kid,0.3,0.1414213562,2,3,2 of 3 seeds,,"{KID_RULER}"',
-        f'rmsprop,0.5,kid,0.2,0.1,3,3,complete,,"{KID_RULER}"',
-        f'adam,0.4,kid,,,0,3,pending,,"{KID_RULER}"',
-        f'adam,0.5,kid,,,0,3,failed: d_loss is not a number,,"{KID_RULER}"',
+    few = stats.t.interval(0.95, 1, 0.3, stats.sem([0.2, 0.4]))
+    all_seeds = stats.t.interval(0.95, 2, 0.2, stats.sem([0.1, 0.2, 0.3]))
+    p = stats.ttest_rel([0.2, 0.4], [0.1, 0.2]).pvalue
+    failed = "failed: d_loss is not a number"
+    expected = [
+        ["rmsprop", 0.4, "kid", 0.3, *few, 2, 3, None, "tie", p, "2 of 3 seeds", None, KID_RULER],
+        ["rmsprop", 0.5, "kid", 0.2, *all_seeds, 3, 3, None, "best", None, "complete", None, KID_RULER],
+        ["adam", 0.4, "kid", None, None, None, 0, 3, None, None, None, "pending", None, KID_RULER],
+        ["adam", 0.5, "kid", None, None, None, 0, 3, None, None, None, failed, None, KID_RULER],
     ]
+    names = (
+        "optimizer,dropout,score,mean,low,high,scored_seeds,seeds,gates,verdict,p,state,published_fid,ruler"
+    )
+    found = pd.read_csv(io.StringIO(to_csv(table)))
+    expected = pd.read_csv(io.StringIO(pd.DataFrame(expected, columns=names.split(",")).to_csv(index=False)))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-8)
 
 
 def test_markdown(table):
-    ruler = KID_RULER.replace("[", r"\[").replace("]", r"\]")
+    note = NOTE.replace("[", r"\[").replace("]", r"\]")
     assert to_markdown(table) == (
         "**Rate &amp; dropout\\_100% &lt;ü&gt;, KID**\n\n"
         "| optimizer / dropout | 0.4 | 0.5 |\n"
         "| --- | --- | --- |\n"
-        "| rmsprop | 0.3000 ± 0.1414 (2) ≈, 2 of 3 seeds | **0.2000 ± 0.1000 (3)** |\n"
+        "| rmsprop | 0.3000 \\[-0.9706, 1.5706\\] (2) ≈, 2 of 3 seeds "
+        "| **0.2000 \\[-0.0484, 0.4484\\] (3)** |\n"
         "| adam | pending | failed: d\\_loss is not a number |\n\n"
-        f"{NOTE}{ruler}.\n"
+        f"{note}{KID_RULER}.\n"
     )
 
 
 def test_latex(table):
+    note = NOTE.replace("≈", r"$\approx$").replace("%", r"\%")
     assert to_latex(table) == (
         "% \\usepackage{booktabs}\n\n"
         "\\begin{table}\n\\centering\n"
         "\\caption{Rate \\& dropout\\_100\\% \\textless{}ü\\textgreater{}, KID. "
-        f"{NOTE.replace('±', '$' + chr(92) + 'pm$')}{KID_RULER}.}}\n"
+        f"{note}{KID_RULER}.}}\n"
         "\\begin{tabular}{lrr}\n\\toprule\n"
         "optimizer / dropout & 0.4 & 0.5 \\\\\n\\midrule\n"
-        "rmsprop & 0.3000 $\\pm$ 0.1414 (2) $\\approx$, 2 of 3 seeds"
-        " & \\textbf{0.2000 $\\pm$ 0.1000 (3)} \\\\\n"
+        "rmsprop & 0.3000 [-0.9706, 1.5706] (2) $\\approx$, 2 of 3 seeds"
+        " & \\textbf{0.2000 [-0.0484, 0.4484] (3)} \\\\\n"
         "adam & pending & failed: d\\_loss is not a number \\\\\n"
         "\\bottomrule\n\\end{tabular}\n\\end{table}\n"
     )
@@ -112,7 +119,9 @@ def test_means_are_those_of_the_statistics_module(tmp_path):
     assert set(part.cells) == set(taken)
     for key, values in taken.items():
         assert part.cells[key].mean == pytest.approx(statistics.fmean(values), rel=1e-12)
-        assert part.cells[key].deviation == pytest.approx(statistics.stdev(values), rel=1e-12)
+        interval = part.cells[key].interval
+        expected = stats.t.interval(0.95, 2, statistics.fmean(values), stats.sem(values))
+        assert (interval.low, interval.high) == pytest.approx(expected, rel=1e-9)
     lowest = min(taken, key=lambda key: statistics.fmean(taken[key]))
     assert part.best is part.cells[lowest]
 
