@@ -34,6 +34,12 @@ _ANONYMITY = (
     "could tell whose they are. Who gives the dataset to others decides that, knowing whose images were "
     "trained on."
 )
+_LIMITS = (
+    "The error rate is that of the permutation test, which holds if patients were held out at random. The "
+    "search for copies has none: how often it is wrong about real images is its false alarms. It compares "
+    "images of 32 x 32 pixels, and does not find a copy that was turned, or a part of an image. The test "
+    "finds memory of many patients, and may miss that of a few."
+)
 _ALLOWED = "Copies were allowed when it was made: it must be kept as the patient data that it was trained on."
 
 
@@ -83,13 +89,13 @@ def datasheet(
                 for start in lineage["started_from"]
             ],
         },
-        "preprocessing": "none after the generator; its output in [-1, 1] became grey levels 0 to 255",
+        "preprocessing": "None after the generator; its output in [-1, 1] became grey levels 0 to 255.",
         "quality": {"scores": scores, "note": why_none, "gates": lineage["gates"]},
         "privacy": {
             "copies_allowed": lineage["copies_allowed"],
             "copy_check": lineage["copy_check"],
             "copy_checks_of_the_start": [start["copy_check"] for start in lineage["started_from"]],
-            "limits": ([_ALLOWED] if lineage["copies_allowed"] else []) + [_ANONYMITY],
+            "limits": ([_ALLOWED] if lineage["copies_allowed"] else []) + [_LIMITS, _ANONYMITY],
         },
         "uses": {"intended": _USES, "not_intended": _NOT_FOR},
         "distribution": "The terms of the training images may bind their derivatives: ask who gave them.",
@@ -136,12 +142,13 @@ def _page(sheet: Mapping[str, Any]) -> Iterator[str]:
             f"Its training started from checkpoint {start['checkpoint_digest']}, which was trained on "
             f"dataset {_known(start['dataset_digest'])}."
         )
-    yield from ("", "## Preprocessing", f"{sheet['preprocessing'].capitalize()}.")
+    yield from ("", "## Preprocessing", sheet["preprocessing"])
     yield from ("", "## Quality", *_quality(sheet["quality"]))
     yield from ("", "## Privacy", *_privacy(privacy["copy_check"], "training images"))
     for number, check in enumerate(privacy["copy_checks_of_the_start"], 1):
-        yield from ("", f"### Start {number}", *_privacy(check, "the start's training images"))
-    yield from ("", *privacy["limits"])
+        yield from ("", f"### Start {number}", *_privacy(check, "training images of the start"))
+    for limit in privacy["limits"]:
+        yield from ("", limit)
     yield from ("", "## Uses", "For:", *(f"- {use}" for use in sheet["uses"]["intended"]))
     yield from ("", "Not for:", *(f"- {use}" for use in sheet["uses"]["not_intended"]))
     yield from ("", "## Distribution", sheet["distribution"])
@@ -168,9 +175,10 @@ def _quality(quality: Mapping[str, Any]) -> Iterator[str]:
         )
         yield from _table(heads, [_row(score) for score in quality["scores"]])
     yield ""
-    yield from (f"Failed: {gate['words']}." for gate in quality["gates"])
-    if not quality["gates"]:
-        yield "No check found anything against them."
+    if quality["gates"] is None:
+        yield "The images were not checked: the training images were not at hand."
+    else:
+        yield from [f"Failed: {gate['words']}." for gate in quality["gates"]] or ["No check failed."]
 
 
 def _row(score: Mapping[str, Any]) -> tuple[str, ...]:
@@ -194,7 +202,7 @@ def _privacy(check: Mapping[str, Any], what: str) -> Iterator[str]:
         yield f"The images were not compared with {what}: {check['reason']}."
         return
     yield (
-        f"Compared with {check['training_images']} {what} of {check['training_patients']} patients, and "
+        f"Compared with {check['training_images']} {what}, of {check['training_patients']} patients, and "
         f"{check['held_out_images']} images of {check['held_out_patients']} others:"
     )
     yield ""

@@ -118,7 +118,7 @@ def synthesize(
         "code_version": __version__,
         "code_digest": code_digest(),
         "copies_allowed": allow_copies,
-        "gates": [asdict(gate) for found in findings if found for gate in found.gates],
+        "gates": [asdict(gate) for found in findings if found for gate in found.gates] if training else None,
         "copy_check": _record(findings[0], training),
         "started_from": [
             {

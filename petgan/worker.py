@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from petgan.checkpoint import Header
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # the latter is Slurm's
-SCORED_IMAGES = 128  # at most, of the validation split
+SCORED_IMAGES = 64  # at most, of the validation split: benchmarks/scoring.py has what they cost
 SCORE_SEED = 1  # of the noise and of the random patches
 
 logger = logging.getLogger("petgan.worker")

@@ -289,7 +289,8 @@ def test_a_generator_of_unknown_origin_needs_its_dataset_or_the_word(tmp_path, d
     with Dataset(data) as dataset:
         assert lineage["copy_check"]["dataset_digest"] == dataset.digest
     lineage = synthesize(published, 3, output, draws(HONEST), allow_copies=True)
-    assert lineage["copy_check"]["checked"] is False
+    assert (lineage["copy_check"]["checked"], lineage["gates"]) == (False, None)
+    assert "The images were not checked" in output.with_suffix(".datasheet.md").read_text()
 
 
 def test_another_dataset_than_the_trainings_is_refused(run, make_dataset, tmp_path):

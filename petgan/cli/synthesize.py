@@ -1,8 +1,8 @@
 """Make a dataset of synthetic images from a finished run, and refuse if it gives patients away.
 
 SOURCE is a run folder, a checkpoint (.h5), or a generator that the study published. Before anything is
-written every image is compared with the training images; a copy is an image less than half as far from a
-training image as that image is from the nearest image of another patient. Then all images are tested for
+written every image is compared with the training images; a copy is an image less than 0.45 times as far
+from a training image as that image is from the nearest image of another patient. Then all are tested for
 whether they tell which patients were trained on and which were held out; at most 1 of 100 generators that
 know nothing of that is refused by this test. Black, constant, noisy or repeated images are refused too.
 Lineage and a datasheet are written beside the dataset, as .lineage.json, .datasheet.md and .datasheet.json.

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from petgan.metrics.checks import checked_images
-from petgan.metrics.copies import nearest_distances, standardised
+from petgan.metrics.copies import standardised
+from petgan.metrics.neighbours import nearest_distances
 
 #: Of 255 grey levels: screens and eyes tell them from black only in the dark.
 BLACK = 8

@@ -17,7 +17,7 @@ from scipy.stats import rankdata
 
 from petgan.errors import ConfigError
 from petgan.metrics.checks import check_same_width, checked_features
-from petgan.metrics.copies import nearest_distances
+from petgan.metrics.neighbours import nearest_distances
 
 ALPHA = 0.01  # honest generators that `memorisation_test` rejects, at most
 PERMUTATIONS = 9_999
@@ -240,6 +240,10 @@ def memorisation_test(
     """
     train_groups = _checked_groups("training", train_groups, len(train))
     held_out_groups = _checked_groups("held-out", held_out_groups, len(held_out))
+    for name, samples in (("training", train), ("held-out", held_out)):
+        check_same_width(
+            checked_features(name, samples, at_least=1), checked_features("fake", fake, at_least=1)
+        )
     if both := set(train_groups.tolist()) & set(held_out_groups.tolist()):
         raise ConfigError("patients are trained on and held out at once", value=len(both), allowed="0")
     trained, held = len(np.unique(train_groups)), len(np.unique(held_out_groups))
@@ -311,16 +315,15 @@ def _to_groups(
 
     With `scale` (m,), distances are taken over that of the reference sample.
     """
-    check_same_width(reference, query)
     names, codes = np.unique(groups, return_inverse=True)
     order = np.argsort(codes, kind="stable")
     out = np.full((len(query), len(names)), np.inf)
     for start in range(0, len(reference), _COLUMNS_AT_ONCE):
         chosen = order[start : start + _COLUMNS_AT_ONCE]
-        columns = checked_features("reference", reference[chosen], at_least=1)
+        columns = reference[chosen].astype(np.float64)
         here, starts = np.unique(codes[chosen], return_index=True)
         for rows in _row_blocks(len(query), _COLUMNS_AT_ONCE):
-            block = checked_features("query", query[rows], at_least=1)
+            block = query[rows].astype(np.float64)
             squares = np.sum(block**2, axis=1)[:, None] - 2 * (block @ columns.T) + np.sum(columns**2, axis=1)
             distances = np.sqrt(np.maximum(squares, 0))
             if scale is not None:

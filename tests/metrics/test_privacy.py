@@ -178,3 +178,11 @@ def test_too_few_patients_decide_nothing():
 def test_a_patient_on_both_sides_is_refused():
     with pytest.raises(ConfigError, match="at once"):
         memorisation_test(draw(3, 0), draw(18, 0), draw(7, 1), PATIENTS, OTHERS - 1)
+
+
+def test_features_that_do_not_fit_are_refused():
+    for fake in (draw(3, 0, d=4), draw(3, 0) * np.nan, draw(3, 0)[0]):
+        with pytest.raises(ConfigError):
+            memorisation_test(fake, draw(18, 0), draw(7, 1), PATIENTS, OTHERS)
+    with pytest.raises(ConfigError, match="groups do not fit"):
+        memorisation_test(draw(3, 0), draw(18, 0), draw(7, 1), PATIENTS[1:], OTHERS)
