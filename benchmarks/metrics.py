@@ -27,7 +27,7 @@ from typing import Any
 import numpy as np
 from scipy.linalg import sqrtm
 
-from petgan.features import FEATURE_NETWORKS, Extractor, find_weights
+from petgan.features import FEATURE_NETWORKS, Extractor, NetworkFile, find_weights
 from petgan.metrics import density_coverage, frechet_distance, kernel_distance, precision_recall
 from petgan.registry import load
 
@@ -153,7 +153,7 @@ def features(weights: Path | None, count: int, rounds: int) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     import tensorflow as tf
 
-    extractor = Extractor(weights)
+    extractor = Extractor(NetworkFile(NETWORK, weights))
     images = np.random.default_rng(0).integers(0, 256, (count, 224, 224), np.uint8)
     extractor.features(images)  # traces the network
     seconds, _ = timed(lambda *_: extractor.features(images), images, images, rounds)
@@ -170,10 +170,8 @@ def image_operations() -> int:
     """Multiplications and additions of the network's convolutions, for one image."""
     import keras
 
-    kind = FEATURE_NETWORKS[NETWORK]
-    model = load(kind.build)()
-    sized = keras.models.clone_model(model, input_tensors=keras.Input((kind.size, kind.size, 3)))
-    convolutions = [layer for layer in sized.layers if isinstance(layer, keras.layers.Conv2D)]
+    model = load(FEATURE_NETWORKS[NETWORK].build)()
+    convolutions = [layer for layer in model.layers if isinstance(layer, keras.layers.Conv2D)]
     # At each place of its output, each filter multiplies and adds its weights once.
     return sum(
         2 * int(np.prod(layer.kernel.shape)) * int(np.prod(layer.output.shape[1:3])) for layer in convolutions

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from petgan.runs import EVALUATION_SCHEMA
+
 SCHEMA_VERSION = 1
-EVALUATION_SCHEMA = 2
+
 _OF_A_SCORE = (
     "name", "protocol", "value", "standard_error", "better", "ruler", "n_real", "n_fake", "floor", "blind_to"
 )  # fmt: skip

@@ -87,8 +87,8 @@ def synthesize(
 ) -> int:
     """Make a synthetic dataset with the best run of the experiment `source`."""
     chosen, target = ExperimentFolder(Path(source)), Path(output)
-    best = read_json(chosen.report / "choice.json")["overall"]
-    if best is None:
+    choice = chosen.report / "choice.json"
+    if not choice.is_file():
         raise PetganError(
             f"no run of {chosen.path} can be taken: gates block them all",
             hint=f"'petgan best {chosen.path}' says which",
@@ -102,7 +102,7 @@ def synthesize(
             "synthesize",
             read_only=needed,
             writable=Path(folder),
-            source=chosen.run(best["best_run"]).path,
+            source=chosen.run(read_json(choice)["overall"]["best_run"]).path,
             count=count,
             output=Path(folder) / target.name,
         )

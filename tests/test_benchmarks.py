@@ -63,6 +63,15 @@ def test_metrics_against_the_plain_way(tmp_path, monkeypatch):
         assert (count, seconds >= 0, 0.01 < peak < 1) == (200, True, True)
 
 
+def test_report(tmp_path, monkeypatch):
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    head, bare, whole, page = said_by(BENCHMARKS / "report.py", "--points=2", "--seeds=2", "--size=16")
+    assert head == "2 points x 2 seeds, images of 16 pixels"
+    assert float(whole.split()[2]) > float(bare.split()[5])
+    assert float(page.split()[2]) > 0
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_compressions_of_a_dataset(tmp_path, monkeypatch):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     small = (

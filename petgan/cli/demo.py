@@ -150,13 +150,13 @@ def _write_key(path: Path) -> None:
 
 
 def _best_run(experiment: ExperimentFolder) -> str:
-    best = read_json(experiment.report / "choice.json")["overall"]
-    if best is None:
+    file = experiment.report / "choice.json"
+    if not file.is_file():
         raise PetganError(
             f"no run of {experiment.path} can be taken: gates block them all",
             hint=f"'petgan best {experiment.path}' says which",
         )
-    return str(experiment.run(best["best_run"]).path)
+    return str(experiment.run(read_json(file)["overall"]["best_run"]).path)
 
 
 def _petgan(command: list[str], into: Path) -> None:

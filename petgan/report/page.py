@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from petgan import __version__, choice
+from petgan.errors import InputError
 from petgan.report import cells, formats, frames, labels, rulers, summary, tables
 from petgan.report.html import fill
 from petgan.report.pairs import pairs_csv
 from petgan.report.results import Experiment, read_experiment, results_frame
 from petgan.report.section import Section
-from petgan.runs import atomic_path, write_json, write_text
+from petgan.runs import ExperimentFolder, atomic_path, write_json, write_text
 
 Progress = Callable[[int, int], None]
 
@@ -103,7 +103,7 @@ def render(sections: Sequence[Section]) -> str:
         labels=labels,
         tables=tables,
         rulers=rulers,
-        duration=summary.duration,
+        summary=summary,
     )
 
 
@@ -123,21 +123,26 @@ def _write_section(section: Section, folder: Path) -> None:
         with atomic_path(folder / "figures" / f"{section.prefix}{curves.slug}.png") as temporary:
             temporary.write_bytes(curves.png)
     if section.score:
-        write_json(section.experiment.folder.report / "choice.json", _choice(section))
+        _write_choice(section.experiment.folder, section.score.name)
 
 
-def _choice(section: Section) -> dict[str, Any]:
-    """The best of all, None where gates block every configuration, and of each preset."""
-    assert section.score is not None  # noqa: S101 - for mypy: the caller has looked
-    records, score = section.experiment.records, section.score
-    by_preset = {}
-    if any(not one.gates for one in choice.configurations(records, score.name)):
-        by_preset = choice.best_by_preset(records, score.name)
-    return {
-        "schema_version": 1,
-        "experiment": section.experiment.name,
-        "score": score.name,
-        "ruler": score.ruler,
-        "overall": asdict(choice.best_overall(records, score.name)) if by_preset else None,
-        "by_preset": {preset: asdict(chosen) for preset, chosen in by_preset.items()},
-    }
+def _write_choice(experiment: ExperimentFolder, score: str) -> None:
+    """Write what is the best; nothing is where gates block all, or runs have to be scored again."""
+    file = experiment.report / "choice.json"
+    try:
+        records = choice.read_scores(experiment)
+        overall, by_preset = choice.best_overall(records, score), choice.best_by_preset(records, score)
+    except InputError:
+        file.unlink(missing_ok=True)
+        return
+    write_json(
+        file,
+        {
+            "schema_version": 1,
+            "experiment": experiment.record()["name"],
+            "score": score,
+            "ruler": overall.ruler,
+            "overall": asdict(overall),
+            "by_preset": {preset: asdict(chosen) for preset, chosen in by_preset.items()},
+        },
+    )

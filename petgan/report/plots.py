@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,8 +30,8 @@ LINE_STYLES = ("-", "--", ":", "-.")
 ROWS, COLUMNS = 12, 6  # of a table, in one figure: more lines and panels cannot be told apart
 CUT_SHARE = 250 / 4000  # of the steps; the study drew its curves again without them, for scale
 WIDTH, PANEL_HEIGHT, DPI = 5.0, 1.6, 130  # inches, dots an inch
-LEFT, RIGHT, BOTTOM, TITLE = 0.72, 0.1, 0.42, 0.3  # of a panel, for its labels
-LEGEND_COLUMNS, LEGEND_LINE = 3, 0.19
+LEFT, RIGHT, BOTTOM, TITLE = 0.72, 0.2, 0.42, 0.3  # of a panel, for its labels
+LEGEND_COLUMNS, LEGEND_LINE, LETTER = 4, 0.19, 0.08
 STYLE: Any = {
     "font.size": 9, "axes.titlesize": 9, "axes.titlelocation": "left", "axes.spines.top": False,
     "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "lines.linewidth": 1.3,
@@ -127,12 +127,12 @@ def draw_curves(table: Table, metrics: Metrics) -> Iterator[Curves]:
         yield from _draw(
             _panels(table, part, metrics, _LOSSES),
             table,
-            {
-                0: (f"{slug}-loss", f"{name}: losses; {band}"),
-                cut: (f"{slug}-loss-later", f"{name}: the same without the first {cut} steps, for scale"),
-            },
+            [
+                (0, f"{slug}-loss", f"{name}: losses; {band}"),
+                (cut, f"{slug}-loss-later", f"{name}: the same without the first {cut} steps, for scale"),
+            ],
         )
-        yield from _draw(_panels(table, part, metrics, _SWD), table, {0: (f"{slug}-swd", swd)})
+        yield from _draw(_panels(table, part, metrics, _SWD), table, [(0, f"{slug}-swd", swd)])
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,19 @@ def _panels(
     return lines
 
 
-def _draw(panels: list[list[_Panel]], table: Table, views: Mapping[int, tuple[str, str]]) -> Iterator[Curves]:
-    """One figure for each view of the panels: its slug and caption, by the step that it begins with."""
+def _draw(
+    panels: list[list[_Panel]], table: Table, views: Sequence[tuple[int, str, str]]
+) -> Iterator[Curves]:
+    """One figure for each view of the panels: the step that it begins with, its slug and caption."""
     flat = [panel for line in panels for panel in line]
     steps = [curve.index.max() for panel in flat for curve in panel.curves.values()]
     if not steps:
         return
     with mpl.rc_context(STYLE):
         rows = sorted({key for panel in flat for key in panel.curves})
-        lines_of_legend = math.ceil(len(rows) / LEGEND_COLUMNS)
-        figure, axes = _axes(len(panels), len(panels[0]), lines_of_legend)
+        longest = max(len(row) for _, row in rows)
+        columns = max(1, min(LEGEND_COLUMNS, int((WIDTH - 0.1) / (0.5 + LETTER * longest))))
+        figure, axes = _axes(len(panels), len(panels[0]), 1 + math.ceil(len(rows) / columns))
         handles = {}
         for panel, ax in zip(flat, axes.flat, strict=True):
             ax.set(title=panel.title, ylabel=panel.unit)
@@ -190,11 +193,16 @@ def _draw(panels: list[list[_Panel]], table: Table, views: Mapping[int, tuple[st
                 handles[number, row] = _line(ax, curve, number, panel.marker)
         for ax in axes[-1]:
             ax.set_xlabel("step")
-        labels = [f"{axis_label(table.row_axis)} {row}" for _, row in rows]
         figure.legend(
-            [handles[key] for key in rows], labels, loc="upper left", ncols=LEGEND_COLUMNS, borderaxespad=0.2
+            [handles[key] for key in rows],
+            [row for _, row in rows],
+            title=axis_label(table.row_axis),
+            alignment="left",
+            loc="upper left",
+            ncols=columns,
+            borderaxespad=0.2,
         )
-        for first, (slug, caption) in views.items():
+        for first, slug, caption in views:
             limits = [panel.limits(first) for panel in flat]
             if not any(limits):
                 continue

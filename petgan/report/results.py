@@ -12,7 +12,6 @@ from typing import Any
 
 import pandas as pd
 
-from petgan import choice
 from petgan.config import Point, Resources
 from petgan.errors import ConfigError, InputError
 from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, Status, read_json
@@ -270,7 +269,14 @@ class Experiment:
         """
         if not self.scores:
             return None
-        name = wanted or choice.headline(self.records)
+        headlines = sorted({run.evaluation["headline"] for run in self.runs if run.evaluation})
+        if wanted is None and len(headlines) > 1:
+            raise ConfigError(
+                f"the evaluations of {self.name} go by different scores",
+                allowed=headlines,
+                hint="choose one: --score",
+            )
+        name = wanted or headlines[0]
         if name not in self.scores:
             raise InputError(
                 "no run has this score",
@@ -279,11 +285,6 @@ class Experiment:
                 hint=f"petgan evaluate {self.folder.path}",
             )
         return self.scores[name]
-
-    @cached_property
-    def records(self) -> list[choice.Score]:
-        """The scores as `petgan.choice` takes them."""
-        return choice.read_scores(self.folder)
 
     @cached_property
     def configurations(self) -> list[tuple[Run, ...]]:

@@ -116,13 +116,15 @@ class Section:
     # --- words ---
 
     @property
+    def what_was_run(self) -> str:
+        return summary.what_was_run(self.experiment)
+
+    @property
     def lead(self) -> list[str]:
-        """The summary that is understood in a minute."""
-        told = [summary.what_was_run(self.experiment)]
+        """What came out, for who has a minute."""
+        told = [summary.NOTHING_SCORED]
         if self.score:
-            told += summary.what_won(self.experiment, self.score, self.cells[self.score.name])
-        else:
-            told.append(summary.NOTHING_SCORED)
+            told = summary.what_won(self.experiment, self.score, self.cells[self.score.name])
         return [*told, *summary.what_does_not_count(self.experiment)]
 
     @property
@@ -131,10 +133,7 @@ class Section:
             return []
         return [
             *summary.best_of_presets(self.experiment, self.score, self.by_preset),
-            *(
-                " ".join(summary.what_transfer_gave(self.experiment, self.score, pairs))
-                for pairs in self.pairs
-            ),
+            *(summary.what_transfer_gave(self.experiment, self.score, pairs) for pairs in self.pairs),
         ]
 
     @property

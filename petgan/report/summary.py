@@ -119,44 +119,45 @@ def notes(experiment: Experiment) -> list[str]:
     return list(dict.fromkeys(said))
 
 
-def what_transfer_gave(experiment: Experiment, score: Score, pairs: Pairs) -> list[str]:
-    """What transfer gave one configuration: the paired difference, and how much sooner; a sentence each."""
+def what_transfer_gave(experiment: Experiment, score: Score, pairs: Pairs) -> str:
+    """The paired difference of one configuration, and how much sooner the transferred runs are there."""
     run = pairs.pairs[0].scratch
     name = ", ".join(filter(None, (run.preset, describe(experiment, run, leave_out=("start",)))))
     if pairs.mean is None:
-        return [f"{name}: no pair has both scores yet."]
-    found, sign = pairs.difference, "+" if pairs.mean > 0 else ""
-    between = f" (95 % interval {score.number(found.low)} to {score.number(found.high)})" if found else ""
-    return [
-        f"{name}: the transferred run has the better {score.label} in {pairs.better} of "
-        f"{_count(pairs.count, 'pair')}; mean difference, transferred minus from scratch, "
-        f"{sign}{score.number(pairs.mean)}{between}: {_transfer_verdict(pairs)}.",
-        *_how_soon(pairs),
-    ]
+        return f"Transfer of {name}: no pair has both scores yet."
+    told = (
+        f"Transfer of {name}: the transferred run has the better {score.label} in {pairs.better} of "
+        f"{_count(pairs.count, 'pair')}; {pairs_verdict(pairs)}; mean difference (transferred minus from "
+        f"scratch) {score.number(pairs.mean)}"
+    )
+    if pairs.difference:
+        low, high = score.number(pairs.difference.low), score.number(pairs.difference.high)
+        told += f" (95 % interval {low} to {high}, p {p_text(pairs.p)} by Holm)"
+    return f"{told}. {steps_in_words(pairs)}".strip()
 
 
-def _transfer_verdict(pairs: Pairs) -> str:
+def pairs_verdict(pairs: Pairs) -> str:
+    """What the differences show."""
     if pairs.gates:
-        return f"not judged, for there are runs with the gates {_list(pairs.gates)}"
+        return f"not judged, by the gates: {', '.join(pairs.gates)}"
     if pairs.verdict is None:
-        return "from a single pair, so not judged" if pairs.count == 1 else "not judged, for it has no spread"
-    p = f", p {p_text(pairs.p)}, {_count(pairs.count, 'pair')}"
-    return NO_DIFFERENCE + p if pairs.verdict == NO_DIFFERENCE else f"transfer is {pairs.verdict}{p}"
+        return "not judged, from a single pair" if pairs.count == 1 else NO_DIFFERENCE
+    return pairs.verdict
 
 
-def _how_soon(pairs: Pairs) -> list[str]:
-    """How many steps both took to the best validation score from scratch, where that is known."""
+def steps_in_words(pairs: Pairs) -> str:
+    """How soon both reach the best validation score from scratch, in a sentence; empty if it is not known."""
     if pairs.scratch_steps is None:
-        return []
+        return ""
     reached = (
-        f"after {pairs.transfer_steps:g} steps"
+        f"{pairs.transfer_steps:g} steps"
         if pairs.transfer_steps is not None
         else f"not in {pairs.steps} steps"
     )
-    return [
-        f"The best validation score of a run from scratch came after {pairs.scratch_steps:g} steps; the "
-        f"transferred one reached it {reached} (medians over seeds)."
-    ]
+    return (
+        f"The best validation score from scratch came after {pairs.scratch_steps:g} steps (median), "
+        f"transferred: {reached}."
+    )
 
 
 def how_long(experiment: Experiment) -> str:
@@ -264,19 +265,24 @@ def _against_the_rest(experiment: Experiment, score: Score, ranked: Sequence[Cel
         next_one = others[0]
         nearest = f"the next is {_named(experiment, next_one)}, {_behind(next_one.verdict, score)}"
         beaten = sum(cell.verdict is not None and cell.verdict.word == "worse" for cell in others)
-        rest = f"the only other {noun}" if len(others) == 1 else f"the {len(others)} other {noun}s"
         if beaten == len(others):
-            told = f"It beats {rest}"
-        elif not beaten:
-            told = f"No difference is shown to {'any of ' if len(others) > 1 else ''}{rest}"
+            all_of_them = "the only other" if beaten == 1 else f"all {beaten} other"
+            told = f"It beats {all_of_them} {_plural(noun, beaten)}"
+        elif beaten:
+            ties = len(others) - beaten
+            told = f"It beats {beaten} of {len(others)} other {noun}s; to {ties} no difference is shown"
         else:
-            told = f"It beats {beaten} of {rest}, and no difference is shown to {len(others) - beaten}"
+            told = f"No difference is shown to {_any_of(len(others), noun)}"
         sentences.append(f"{told}; {nearest}.")
     if single:
         sentences.append(
             f"{_count(single, noun)} with one seed {'is' if single == 1 else 'are'} not compared."
         )
     return sentences
+
+
+def _any_of(number: int, noun: str) -> str:
+    return f"the only other {noun}" if number == 1 else f"any of the {number} other {_plural(noun, number)}"
 
 
 def _behind(verdict: Verdict | None, score: Score) -> str:
@@ -288,7 +294,7 @@ def _behind(verdict: Verdict | None, score: Score) -> str:
     pairs = f", {found.n} paired seeds" if found.paired else f", {found.n} seeds"
     return (
         f"{score.number(score.sign * found.mean)} behind (95 % interval {score.number(low)} to "
-        f"{score.number(high)}, p {p_text(verdict.p)} after Holm's correction{pairs})"
+        f"{score.number(high)}, p {p_text(verdict.p)} by Holm{pairs})"
     )
 
 

@@ -104,7 +104,7 @@ def _write_run(folder: RunFolder, config: RunConfig, run):
     nearest = run.get("nearest", [])
     if nearest:
         images = np.array([image for image, _ in nearest])
-        save_png(folder.samples / "nearest.png", sheet(images, columns=len(images)))
+        save_png(folder.nearest_file, sheet(images, columns=len(images)))
     if scores := run.get("scores"):
         write_json(
             folder.evaluation_file,

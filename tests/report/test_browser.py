@@ -27,6 +27,15 @@ onload = () => {{
     images: [...page.images].map(image => image.naturalWidth),
     up: sorted(),
     down: sorted(),
+    tables: [...page.querySelectorAll("table")].map(table => ({{
+      rows: table.tBodies[0].rows.length,
+      columns: [...table.tHead.rows[0].cells].map((head, column) => {{
+        const cells = () => [...table.tBodies[0].rows].map(row => row.cells[column]);
+        const key = cell => cell.dataset.sort ?? cell.textContent.trim();
+        head.querySelector("button")?.click();
+        return {{ sorts: !!head.querySelector("button"), keys: cells().map(key) }};
+      }}),
+    }})),
   }};
   frame.remove();
   document.body.textContent = JSON.stringify(found);
@@ -68,6 +77,22 @@ def test_runs_are_sorted_by_a_click_and_missing_scores_stay_last(found):
         assert len(values) == 13
         assert values == sorted(values, reverse=descending)
         assert found[order][-5:] == missing
+
+
+def test_every_table_of_several_rows_sorts_by_every_column(found):
+    tables = found["tables"]
+    assert len(tables) >= 4
+    for table in tables:
+        for column in table["columns"]:
+            assert column["sorts"] == (table["rows"] > 1)
+            known = [key for key in column["keys"] if key != ""]
+            assert column["keys"][: len(known)] == known  # what is missing comes last
+            try:
+                numbers = [float(key) for key in known]
+            except ValueError:
+                continue
+            if column["sorts"]:
+                assert numbers in (sorted(numbers), sorted(numbers, reverse=True))
 
 
 @pytest.mark.parametrize(("number", "name"), [("0", "dark"), ("1", "light")], ids=["dark", "light"])

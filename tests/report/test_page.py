@@ -6,21 +6,17 @@ import base64
 import io
 import json
 import re
-from types import SimpleNamespace
 
-import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from scipy import stats
 
 from petgan.cli import main
-from petgan.config import DatasetRef
 from petgan.report.cells import Cell
 from petgan.report.heat import heat_of
 from petgan.report.page import write_report
+from petgan.report.results import read_experiment
 from petgan.runs import write_json
-from petgan.store import Dataset
 from tests.report.conftest import ERROR, HOSTILE
 from tests.report.experiments import gate, score, write_experiment
 from tests.report.pages import Parsed, luminance
@@ -43,7 +39,8 @@ def test_the_page_asks_the_network_for_nothing(page, parsed):
     html = page.read_text(encoding="utf-8")
     assert "url(" not in html
     assert "@import" not in html
-    assert "http" not in re.sub(r"data:image/[^\"]*", "", html).replace("http-equiv", "")
+    written = re.sub(r"data:image/[^\"]*", "", html)  # random letters of an image may spell anything
+    assert "http" not in written.replace("http-equiv", "")
 
 
 def test_every_image_is_whole_and_has_words(parsed):
@@ -90,11 +87,11 @@ def test_the_summary_says_what_was_run_and_what_came_out(parsed):
     assert "6 configurations (gan, dcgan and wgan-gp), 3 seeds (0, 1 and 2), 18 runs of 40 steps" in text
     assert "on the dataset pet.h5 (pet, 16 × 16 pixels)" in text
     assert "State of the runs: 13 scored, 2 failed and 3 pending" in text
-    low, high = stats.t.interval(0.95, 2, 0.101, stats.sem([0.1, 0.101, 0.102]))
-    won = f"gan, optimizer rmsprop, 0.1010 (95 % interval {low:.4f} to {high:.4f}, 3 seeds)"
-    assert f"Best by KID (lower is better): {won}." in text
-    assert "Best dcgan: optimizer rmsprop, 0.1505 (95 % interval" in text
-    assert "2 of 3 seeds" in text
+    assert (
+        "Best by KID (lower is better): gan, optimizer rmsprop, 0.1010 (95 % interval 0.0985 to 0.1035"
+        in text
+    )
+    assert "Best dcgan: optimizer rmsprop, 0.1505 (95 % interval 0.1441 to 0.1569, 2 of 3 seeds)." in text
     assert "2 runs failed." in text
     assert "Floor, real against real: 0.0010 [-0.0005, 0.0025] (20 splits)" in text
     assert "301.3" in text
@@ -110,18 +107,19 @@ def test_without_learned_weights_the_page_says_so(tmp_path):
     assert "neither FID nor KID could be had" in text
     assert "SWD does not see repetition" in text
     assert "No configuration has two seeds" in text
-    assert "Best by" not in text
 
 
 def test_overlapping_seeds_are_not_called_better(tmp_path):
     runs = [
         {"values": {"preset": "gan", "dropout": dropout, "seed": seed}, "scores": [score("kid", value)]}
-        for dropout, values in {0.4: (1.0, 3.0), 0.5: (2.0, 4.0), 0.6: (90.0, 91.0)}.items()
+        for dropout, values in {0.4: (1.0, 3.0, 2.0), 0.5: (2.0, 3.5, 1.5), 0.6: (90, 92, 91.1)}.items()
         for seed, value in enumerate(values)
     ]
     text = _words(Parsed(write_report([write_experiment(tmp_path, runs)]).read_text(encoding="utf-8")).text)
-    assert "Best by KID (lower is better): gan, dropout 0.4, 2.000 (95 % interval" in text
-    assert "It beats 1 of the 2 other configurations, and no difference is shown to 1" in text
+    assert (
+        "It beats 1 of 2 other configurations; to 1 no difference is shown; the next is gan, dropout 0.5"
+        in text
+    )
 
 
 def text_of(page):
@@ -159,8 +157,7 @@ def test_where_gates_block_everything_nothing_is_chosen(tmp_path):
     runs = seeds((0.1, 0.11), gates=[gate("noise", "the images are noise")])
     page = write_report([write_experiment(tmp_path, runs, tables=[TABLE])])
     assert "No run that passes the gates has a score." in text_of(page)
-    choice = json.loads((page.parent / "choice.json").read_text())
-    assert (choice["overall"], choice["by_preset"]) == (None, {})
+    assert not (page.parent / "choice.json").exists()
 
 
 def test_a_single_seed_is_shown_and_never_the_best(tmp_path):
@@ -170,14 +167,6 @@ def test_a_single_seed_is_shown_and_never_the_best(tmp_path):
     assert "1 configuration with one seed is not compared" in text_of(page)
     table = pd.read_csv(page.parent / "tables" / "networks.csv").set_index("preset")
     assert table["verdict"].to_dict() == {"gan": "single seed", "dcgan": "best"}
-
-
-def test_higher_is_better_where_the_score_says_so(tmp_path):
-    runs = seeds((0.1, 0.11)) + seeds((0.5, 0.53), "dcgan")
-    for run in runs:
-        run["scores"] = [score("coverage", run["scores"][0]["value"])]
-    page = write_report([write_experiment(tmp_path, runs, tables=[TABLE])])
-    assert "Best by coverage (higher is better): dcgan" in text_of(page)
 
 
 def test_scores_of_another_version_are_left_out_and_said(tmp_path):
@@ -204,82 +193,6 @@ def test_rulers_stand_with_what_they_see_and_what_not(tmp_path):
     assert parsed.cells.count("0.4 ± 0.02, seen") == 3
     assert "does not see images that are repeated" in _words(parsed.text)
     assert "does not see images that are repeated" in (page.parent / "tables" / "networks.tex").read_text()
-
-
-def test_the_published_procedure_stands_beside_the_published_values(tmp_path):
-    runs = seeds((0.1, 0.2))
-    for run in runs:
-        run["scores"] += [score("fid", 90.0), score("fid-thesis", 310.0, n_real=404)]
-    row = {"table": "7.5", "dataset": "i3m", "model": "gan", "fid": 301.263}
-    blank = dict.fromkeys(("optimizer", "dropout", "batch_size", "learning_rate", "gp_weight"))
-    published = {"where": {"dataset": "i3m"}, "rows": [blank | row]}
-    page = write_report([write_experiment(tmp_path, runs, tables=[TABLE], published=published)])
-    thesis = (page.parent / "tables" / "networks-fid-thesis.md").read_text()
-    assert "301.3" in thesis
-    assert "by the procedure of our FID (thesis)" in thesis
-    assert "301.3" not in (page.parent / "tables" / "networks-fid.md").read_text()
-
-
-# --- real images ------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def copying(tmp_path, make_dataset):
-    """An experiment whose best run has two images near training images, and the training images."""
-    data = make_dataset()
-    with Dataset(data) as dataset:
-        train = dataset.images("train")[..., 0]
-        known = DatasetRef(path=str(data), digest=dataset.digest, image_size=16, modality="pet")
-    fakes = np.random.default_rng(0).integers(0, 256, (2, 16, 16), np.uint8)
-    told = [{"fake": 4, "train": 3, "ratio": 0.41}, {"fake": 9, "train": 5, "ratio": 0.83}]
-    runs = seeds((0.1, 0.2))
-    runs[0]["nearest"] = list(zip(fakes, told, strict=True))
-    return write_experiment(tmp_path / "exp", runs, tables=[TABLE], dataset=known), train, fakes
-
-
-def pictures_of(page):
-    parsed = Parsed(page.read_text(encoding="utf-8"))
-    sources = [image["src"] for image in parsed.all("img")]
-    files = [io.BytesIO(base64.b64decode(source.partition(",")[2])) for source in sources]
-    return [np.asarray(Image.open(file).convert("L")) for file in files]
-
-
-def is_in(image, pictures):
-    """Whether a picture has the image somewhere, pixel by pixel."""
-    size = len(image)
-    return any(
-        (picture[top : top + size, left : left + size] == image).all()
-        for picture in pictures
-        for top in range(len(picture) - size + 1)
-        for left in range(picture.shape[1] - size + 1)
-        if picture[top, left] == image[0, 0] and picture[top + size - 1, left + size - 1] == image[-1, -1]
-    )
-
-
-def test_no_real_image_gets_onto_a_page_that_did_not_ask_for_it(copying):
-    folder, train, fakes = copying
-    page = write_report([folder])
-    small = [picture for picture in pictures_of(page) if len(picture) < 100]
-    assert all(is_in(fake, small) for fake in fakes)
-    assert not any(is_in(image, small) for image in train)
-    assert "real images of patients" not in text_of(page)
-
-
-def test_with_real_each_generated_image_stands_beside_its_training_image(copying, capsys):
-    folder, train, fakes = copying
-    assert main(["report", str(folder), "--with-real"]) == 0
-    page = folder / "report" / "index.html"
-    single = [picture for picture in pictures_of(page) if picture.shape == (16, 16)]
-    np.testing.assert_array_equal(single, [fakes[0], train[3], fakes[1], train[5]])
-    assert "This page shows real images of patients. Do not share it." in text_of(page)
-
-
-def test_a_dataset_that_has_changed_is_not_shown(copying, make_dataset):
-    folder, *_ = copying
-    make_dataset(seed=5)
-    page = write_report([folder], with_real=True)
-    assert "The training images are not shown: the dataset has changed" in text_of(page)
-    assert "real images of patients" not in text_of(page)
 
 
 def test_files_beside_the_page(page, experiment):
@@ -342,10 +255,12 @@ def test_an_experiment_that_has_just_been_submitted(tmp_path):
     assert not (page.parent / "choice.json").exists()
 
 
-@pytest.mark.parametrize("better", ["lower", "higher"])
-def test_heat_darkens_as_the_score_gets_better_and_its_text_stays_readable(better):
-    cells = [Cell("", mean=float(i), count=1) for i in range(100)]
-    colour = heat_of(cells, SimpleNamespace(sign=1 if better == "lower" else -1))
+@pytest.mark.parametrize(("name", "sign"), [("kid", 1), ("coverage", -1)])
+def test_heat_darkens_with_the_score_and_its_text_stays_readable(tmp_path, name, sign):
+    run = {"values": {"preset": "gan"}, "scores": [score(name, 0.5)]}
+    direction = read_experiment(write_experiment(tmp_path, [run])).scores[name]
+    cells = [Cell("", mean=float(sign * i), count=1) for i in range(100)]
+    colour = heat_of(cells, direction)
     backgrounds = []
     for cell in cells:
         colours = dict(pair.split(":") for pair in colour(cell).split(";"))
@@ -353,9 +268,9 @@ def test_heat_darkens_as_the_score_gets_better_and_its_text_stays_readable(bette
         back = luminance(colours["background"])
         assert (max(text, back) + 0.05) / (min(text, back) + 0.05) >= 4.5
         backgrounds.append(back)
-    assert backgrounds == sorted(backgrounds, reverse=better == "higher")
+    assert backgrounds == sorted(backgrounds)
     assert colour(Cell("pending")) == ""
-    assert colour(Cell("", mean=1.0, gates="copied")) == ""
+    assert colour(Cell("", mean=-1.0, count=1, gates="copied")) == ""
 
 
 def test_the_command(experiment, tmp_path, capsys):
