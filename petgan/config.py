@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from petgan.errors import ConfigError
 from petgan.presets import PRESETS
 
-RESULT_VERSION = 1  # raised whenever the same point gives other weights than before
+RESULT_VERSION = 2  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
 
 # Keras' optimizers by their lower-case name; a test compares the list with Keras itself.

@@ -117,7 +117,11 @@ def _scores(evaluation: Any, checkpoint_digest: str) -> tuple[list[dict[str, Any
         return [], "The run was not evaluated, so nothing is known of how good the images are."
     if evaluation["checkpoint"]["digest"] != checkpoint_digest:
         return [], "Another checkpoint of the run was evaluated, so nothing is known of how good these are."
-    return [{name: score.get(name) for name in _OF_A_SCORE} for score in evaluation["scores"]], None
+    # Another protocol scores the images of another generator, against images that were trained on, too.
+    ours = [score for score in evaluation["scores"] if score["protocol"] == "petgan"]
+    if not ours:
+        return [], "The run was evaluated by another protocol only, which says nothing of these images."
+    return [{name: score.get(name) for name in _OF_A_SCORE} for score in ours], None
 
 
 # --- the page -----------------------------------------------------------------------------------
@@ -213,7 +217,7 @@ def _privacy(check: Mapping[str, Any], what: str) -> Iterator[str]:
         ("copies", check["copies"], f"a copy is nearer than {check['threshold']} of the patients' distance"),
         ("nearest image", f"{check['smallest_ratio']:.2f}", "of the patients' distance"),
         ("median image", f"{check['median_ratio']:.2f}", "of the patients' distance"),
-        ("false alarms", _known(alarms), "held-out real images that this rule takes for copies"),
+        ("false alarms", _known(alarms), _alarms_in_words(check)),
         ("authenticity", _number(check["authenticity"]), "share that is no nearer than patients are"),
         ("the same of held-out images", _number(check["held_out_authenticity"]), "to compare with"),
         ("nearer to training images", _number(check["nearer_train_share"]), "0.50 knows nothing"),
@@ -221,6 +225,13 @@ def _privacy(check: Mapping[str, Any], what: str) -> Iterator[str]:
     ]
     yield from _table(("what", "value", "meaning"), rows)
     yield from ("", f"Permutation test over patients: {test['words']}.")
+
+
+def _alarms_in_words(check: Mapping[str, Any]) -> str:
+    told = "held-out real images that this rule takes for copies"
+    if check["false_alarm_bound"] is None:
+        return told
+    return f"{told}; with 95 % confidence fewer than {check['false_alarm_bound']:.1%} of such images"
 
 
 def _table(heads: tuple[str, ...], rows: list[tuple[Any, ...]]) -> Iterator[str]:

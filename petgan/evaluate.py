@@ -22,9 +22,9 @@ from petgan.features import Extractor, NetworkFile
 from petgan.gates import Findings, RealImages
 from petgan.pictures import save_png, sheet
 from petgan.protocols import PROTOCOLS
-from petgan.reference import Reference, blind_to, spoken
+from petgan.reference import Reference, blind_to, in_parallel, spoken
 from petgan.rulers import Ruler, Sample, make_rulers
-from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, write_json
+from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, read_json, write_json
 
 NOISE_SEED = 2
 UNBIASED_FROM = 2048  # samples that fill the covariance of InceptionV3's features
@@ -147,10 +147,13 @@ def _prepare(
     images: int | None,
 ) -> Scoring:
     settings = PROTOCOLS[protocol]
-    if not networks and protocol != "petgan":
-        raise ConfigError(
-            f"the protocol {protocol} is an FID, which takes a network with learned weights", hint=NO_NETWORK
-        )
+    if protocol == "thesis":
+        networks = [network for network in networks if network.name == "inception-v3"]
+        if not networks:
+            raise ConfigError(
+                "the published procedure takes InceptionV3 with learned weights, and there are none here",
+                hint=NO_NETWORK,
+            )
     if not networks:
         logger.info("%s", NO_NETWORK)
     extractors = [Extractor(network, settings.resize) for network in networks]
@@ -179,7 +182,8 @@ def check_rulers(experiment: ExperimentFolder, scoring: Scoring) -> None:
     for name, check in checks.items():
         if blind := blind_to(check):
             logger.info("%s does not see that images are %s", name, " or ".join(blind))
-    write_json(experiment.rulers_file, {"schema_version": 1, "rulers": checks})
+    before = read_json(experiment.rulers_file)["rulers"] if experiment.rulers_file.is_file() else {}
+    write_json(experiment.rulers_file, {"schema_version": 1, "rulers": {**before, **checks}})
 
 
 # --- the generated side -------------------------------------------------------------------------
@@ -225,7 +229,7 @@ def _score(run: RunFolder, scoring: Scoring, draw: Draw) -> dict[str, Any]:
     scores = [_one_score(ruler, fake, scoring) for ruler in scoring.rulers]
     before = _of_other_protocols(run, protocol)
     others = before["scores"]
-    if protocol == "petgan":
+    if protocol == "petgan" or "petgan" not in before["protocols"]:
         found = scoring.gates.check(images)
         _leave_nearest(run, images, found)
         looked = {
@@ -234,7 +238,7 @@ def _score(run: RunFolder, scoring: Scoring, draw: Draw) -> dict[str, Any]:
             "copies": found.copies,
             "notes": [*_notes(scoring, scores), *found.notes],
         }
-        scores = [*scores, *others]
+        scores = [*scores, *others] if protocol == "petgan" else [*others, *scores]
     else:
         scores = [*others, *scores]
         looked = {key: before.get(key, []) for key in ("gates", "nearest", "copies", "notes")}
@@ -261,7 +265,11 @@ def _one_score(ruler: Ruler, fake: Sample, scoring: Scoring) -> dict[str, Any]:
         check = reference.check(ruler, scoring.count)
         groups = reference.groups()
         if groups and min(map(len, groups)) >= ruler.fewest:
-            without = [ruler(reference.sample(kept), fake)[0] for kept in groups]
+            without = in_parallel(
+                lambda kept: ruler(reference.sample(kept), fake)[0],
+                groups,
+                f"{ruler.name} without each group of test patients",
+            )
     return {
         "name": ruler.name,
         "protocol": scoring.protocol,
@@ -292,6 +300,10 @@ def _notes(scoring: Scoring, scores: Sequence[Mapping[str, Any]]) -> list[str]:
         notes.append(
             f"FID is biased upwards with as few as {few} images: compare it with its floor, "
             "and with scores of the same sizes only."
+        )
+    if not any(score["without"] for score in scores):
+        notes.append(
+            "Intervals speak of the seeds alone: there are too few test patients to leave some out in turn."
         )
     if any(score["floor"] is None for score in scores):
         notes.append(

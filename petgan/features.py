@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -205,7 +205,7 @@ class Extractor:
             kept = np.load(file, allow_pickle=False)
             if kept.ndim == 2 and len(kept) == len(images):
                 return kept
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             pass  # not there, or damaged: made anew
         features = self.features(images, progress)
         with atomic_path(file) as temporary, open(temporary, "wb") as out:
@@ -255,12 +255,19 @@ def _load_model(network: NetworkFile) -> Any:
 def _check_learned(model: Any, file: Path) -> None:
     import keras
 
-    norms = [layer for layer in model.layers if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in _all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     if norms and not any(np.any(layer.moving_mean) for layer in norms):
         raise CheckpointError(
             f"{file} holds weights that were never trained, whose scores would mean nothing",
             hint="give the weights of a trained network, or leave them out and be scored without",
         )
+
+
+def _all_layers(model: Any) -> Iterator[Any]:
+    """The layers of a model, and those of the models within it."""
+    for layer in model.layers:
+        yield layer
+        yield from _all_layers(layer) if hasattr(layer, "layers") else ()
 
 
 def _image_shape(model: Any, file: Path) -> tuple[int | None, int]:

@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+from scipy.special import betaincinv
 
 from petgan.errors import ConfigError
 from petgan.features import resized
@@ -200,6 +201,7 @@ class RealImages:
             "smallest_ratio": float(found.ratios.min()),
             "median_ratio": float(np.median(found.ratios)),
             "false_alarms": self._false_alarms,
+            "false_alarm_bound": _upper_bound(self._false_alarms, len(self.held_out)),
         }
 
     @cached_property
@@ -286,6 +288,13 @@ def _privacy(copies: dict[str, Any], count: int) -> Iterator[Gate]:
     test = copies["memorisation"]
     if test["rejects"]:
         yield Gate("memorised", min(test["p_nearer"], test["p_inauthentic"]), ALPHA / 2, test["words"])
+
+
+def _upper_bound(count: int | None, of: int) -> float | None:
+    """Of a rate, with 95 % confidence: Clopper and Pearson 1934, one-sided."""
+    if count is None:
+        return None
+    return 1.0 if count == of else float(betaincinv(count + 1, of - count, 0.95))
 
 
 def _notes(copies: dict[str, Any]) -> Iterator[str]:

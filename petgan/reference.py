@@ -9,10 +9,12 @@ import contextlib
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -31,6 +33,9 @@ CHECK_DRAWS = 10
 CHECK_IMAGES = 300  # of the training split, at most: each is looked at under every corruption
 GROUPS = 10  # of test patients to leave out in turn
 SPEAK_SECONDS = 5.0
+CORES = len(os.sched_getaffinity(0))
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -143,14 +148,12 @@ class Reference:
         return self._kept(f"floor/{FLOOR_SPLITS}", ruler, n_fake, lambda: self._floor(ruler, n_fake))
 
     def _floor(self, ruler: Ruler, n_fake: int) -> dict[str, Any] | None:
-        values = []
-        speak = spoken(f"floor of {ruler.name}")
-        for number in range(FLOOR_SPLITS):
-            split = self._split(np.random.default_rng(number), n_fake)
-            if split is None:
-                return None
-            values.append(ruler(*map(self.sample, split))[0])
-            speak(number + 1, FLOOR_SPLITS)
+        self.sample(self.real)  # features are found once, before the work is shared out
+        splits = [self._split(np.random.default_rng(number), n_fake) for number in range(FLOOR_SPLITS)]
+        pairs = [split for split in splits if split is not None]
+        if len(pairs) < len(splits):
+            return None
+        values = in_parallel(lambda pair: ruler(*map(self.sample, pair))[0], pairs, f"floor of {ruler.name}")
         low, high = np.quantile(values, (0.025, 0.975))
         return {
             "value": float(np.mean(values)),
@@ -190,19 +193,19 @@ class Reference:
         count = min(n_fake, len(checked) // 2)
         if count < max(FEWEST_IMAGES, ruler.fewest):
             return None
-        real, speak = self.sample(self.real), spoken(f"checking the ruler {ruler.name}")
-        values: dict[str, list[float]] = {name: [] for name in ("real", *CORRUPTIONS, "repeated")}
-        for number in range(CHECK_DRAWS):
-            chosen = np.random.default_rng(number).choice(checked, count, replace=False)
-            values["real"].append(ruler(real, self.sample(chosen))[0])
-            for name in CORRUPTIONS:
-                values[name].append(ruler(real, self.sample(chosen, name))[0])
-            values["repeated"].append(ruler(real, self.sample(repeated(chosen)))[0])
-            speak(number + 1, CHECK_DRAWS)
-        found = {
-            name: {"value": float(np.mean(v)), "spread": float(np.std(v, ddof=1))}
-            for name, v in values.items()
-        }
+        real = self.sample(self.real)
+        draws = [
+            np.random.default_rng(number).choice(checked, count, replace=False)
+            for number in range(CHECK_DRAWS)
+        ]
+        fakes = {"real": [self.sample(chosen) for chosen in draws]}
+        fakes |= {name: [self.sample(chosen, name) for chosen in draws] for name in CORRUPTIONS}
+        fakes["repeated"] = [self.sample(repeated(chosen)) for chosen in draws]
+        found = {}
+        for name, samples in fakes.items():
+            what = f"checking the ruler {ruler.name}, {name} images"
+            values = in_parallel(lambda fake: ruler(real, fake)[0], samples, what)
+            found[name] = {"value": float(np.mean(values)), "spread": float(np.std(values, ddof=1))}
         clean = found.pop("real")
         sign = 1 if ruler.better == "lower" else -1
         corrupted = {
@@ -239,6 +242,25 @@ def blind_to(check: Mapping[str, Any] | None) -> list[str] | None:
     if check is None:
         return None
     return [name for name, found in check["corrupted"].items() if not found["seen"]]
+
+
+def in_parallel(work: Callable[[T], float], items: Sequence[T], what: str) -> list[float]:
+    """What `work` makes of each item, in their order, on all cores, with progress as `spoken` of `what`.
+
+    Threads are enough: NumPy's sorts and products let go of Python's lock.
+    """
+    out, speak = [], spoken(what)
+    with ThreadPoolExecutor(CORES) as pool:
+        try:
+            for value in pool.map(work, items):
+                out.append(value)
+                speak(len(out), len(items))
+        except BaseException:
+            pool.shutdown(
+                wait=True, cancel_futures=True
+            )  # told to stop: what has not begun is not waited for
+            raise
+    return out
 
 
 def spoken(what: str) -> Callable[[int, int], None]:

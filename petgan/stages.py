@@ -90,8 +90,8 @@ def synthesize(
     choice = chosen.report / "choice.json"
     if not choice.is_file():
         raise PetganError(
-            f"no run of {chosen.path} can be taken: gates block them all",
-            hint=f"'petgan best {chosen.path}' says which",
+            f"no run of {chosen.path} can be taken: its report names none as the best",
+            hint=f"'petgan best {chosen.path}' says why",
         )
     needed = [Path(chosen.record()["dataset"]["path"]), chosen.path, *_ancestors(chosen)]
     target.parent.mkdir(parents=True, exist_ok=True)

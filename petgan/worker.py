@@ -128,6 +128,8 @@ def _dataset_with_problem(config: RunConfig, problem: PetganError) -> str:
 
 def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
     """The training images, and the validation images that are scored against."""
+    import numpy as np
+
     from petgan.store import Dataset
 
     with Dataset(config.dataset.path) as dataset:
@@ -152,7 +154,10 @@ def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
             )
         dataset.verify()
         images = dataset.images("train")
-        validation = dataset.images("validation")[:SCORED_IMAGES]
+        validation = dataset.images("validation")
+    if len(validation) > SCORED_IMAGES:  # of all patients, who stand one after the other
+        chosen = np.random.default_rng(SCORE_SEED).choice(len(validation), SCORED_IMAGES, replace=False)
+        validation = validation[np.sort(chosen)]
     if not len(images):
         raise DatasetError(
             f"{config.dataset.path} has no training images", hint="ingest with another --split"

@@ -67,13 +67,14 @@ def test_the_best_of_each_preset_and_of_all_in_words(tmp_path, capsys):
         "all", "gan dropout=0.3", "1", f"{of_best.low:.4g} to {of_best.high:.4g}", "3",
         str(ExperimentFolder(tmp_path).run("gan-0.3-2").path),
     ]  # fmt: skip
-    assert "Lower is better. 150 generated against 60 test images, protocol petgan, by kid|net." in lines
+    assert "Lower is better. 150 generated against 60 real images, protocol petgan, by kid|net." in lines
 
 
 def test_the_json_has_every_configuration_with_its_verdict(tmp_path, capsys):
     found = json.loads(printed(capsys, write(tmp_path), "--json"))
     assert list(found) == [
-        "schema_version", "score", "better", "ruler", "protocol", "n_real", "n_fake", "overall", "presets",
+        "schema_version", "score", "better", "ruler", "protocol", "n_real", "n_fake", "of_patients",
+            "overall", "presets",
     ]  # fmt: skip
     assert list(found["presets"]) == ["gan", "dcgan"]
     best = found["overall"]["best"]

@@ -18,6 +18,7 @@ CHECK = {
     "smallest_ratio": 0.7,
     "median_ratio": 1.0,
     "false_alarms": None,
+    "false_alarm_bound": None,
     "authenticity": 0.4,
     "held_out_authenticity": None,
     "nearer_train_share": None,
@@ -99,3 +100,16 @@ def test_each_start_has_its_own_check():
     page = page_of(started_from=[start])
     assert "from checkpoint p, which was trained on dataset q" in page
     assert "Compared with 61 training images of the start, of 20 patients" in page
+
+
+def test_scores_of_another_protocol_are_no_scores_of_these_images():
+    both = evaluated()
+    both["scores"] += [{**SCORE, "name": "fid-thesis", "protocol": "thesis"}]
+    assert "fid-thesis" not in page_of(both)
+    assert "kid" in page_of(both)
+    assert "by another protocol only" in page_of(evaluated(protocol="thesis"))
+
+
+def test_false_alarms_come_with_their_bound():
+    check = {**CHECK, "held_out_images": 60, "false_alarms": 0, "false_alarm_bound": 1 - 0.05 ** (1 / 60)}
+    assert "with 95 % confidence fewer than 4.9% of such images" in page_of(copy_check=check)

@@ -233,6 +233,37 @@ def test_the_published_procedure_stands_beside_ours_under_its_own_name(experimen
     assert again.asked == []
 
 
+def test_what_only_the_published_procedure_has_seen_is_held_against_the_gates_too(experiment, networks):
+    evaluate_experiment(experiment, Generator(), networks=networks, protocol="thesis")
+    found = experiment.run_folders()[0].evaluation()
+    assert found["headline"] == "fid-thesis"
+    assert "noise" in [gate["name"] for gate in found["gates"]]
+
+
+def test_gates_do_not_outlive_the_weights_that_they_judged(experiment, networks):
+    run = experiment.run_folders()[0]
+    evaluate_experiment(experiment, Generator(), networks=networks)
+    file = run.evaluation_file
+    write_json(
+        file, {**read_json(file), "gates": [{"name": "copied", "value": 0, "limit": 1, "words": "old"}]}
+    )
+    write_checkpoint(run.checkpoint_file(4), "newer")
+    evaluate_experiment(experiment, Generator(), networks=networks, protocol="thesis")
+    assert [gate["name"] for gate in run.evaluation()["gates"]] == ["noise"]
+
+
+def test_the_published_procedure_takes_no_other_network(experiment, networks, tmp_path):
+    with pytest.raises(ConfigError, match="takes InceptionV3"):
+        mine = [NetworkFile("mine", tmp_path / "mine.keras")]
+        evaluate_experiment(experiment, Generator(), networks=mine, protocol="thesis")
+
+
+def test_a_check_of_some_rulers_leaves_those_of_others(experiment, networks):
+    check_experiment(experiment, networks)
+    check_experiment(experiment)
+    assert "kid" in read_json(experiment.rulers_file)["rulers"]
+
+
 def test_it_scores_the_last_generator_and_not_the_chosen_one(experiment, networks):
     run = experiment.run_folders()[0]
     write_checkpoint(run.checkpoint_file(4), "newer")
@@ -242,7 +273,7 @@ def test_it_scores_the_last_generator_and_not_the_chosen_one(experiment, network
 
 
 def test_it_needs_a_network(experiment):
-    with pytest.raises(ConfigError, match="takes a network"):
+    with pytest.raises(ConfigError, match="takes InceptionV3"):
         evaluate_experiment(experiment, Generator(), protocol="thesis")
 
 

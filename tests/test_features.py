@@ -78,6 +78,8 @@ def test_features_are_kept_by_images_and_network_and_made_anew_when_damaged(trai
     np.testing.assert_array_equal(extractor.cached_features(IMAGES, tmp_path / "cache", "b"), first)
     file.write_bytes(b"cut short")
     np.testing.assert_array_equal(extractor.cached_features(IMAGES, tmp_path / "cache", "a"), first)
+    file.write_bytes(b"")
+    np.testing.assert_array_equal(extractor.cached_features(IMAGES, tmp_path / "cache", "a"), first)
     nearest = Extractor(trained[0], "nearest")
     assert not np.array_equal(nearest.cached_features(IMAGES, tmp_path / "cache", "a"), first)
 
@@ -106,6 +108,14 @@ def test_weights_that_were_never_trained_are_refused(tmp_path):
     tiny().save_weights(tmp_path / "fresh.weights.h5")
     with pytest.raises(CheckpointError, match="never trained"):
         Extractor(NetworkFile("tiny", tmp_path / "fresh.weights.h5"))
+
+
+def test_a_network_within_a_network_is_looked_at_too(tmp_path, monkeypatch):
+    import keras
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    with pytest.raises(CheckpointError, match="never trained"):
+        Extractor(saved(keras.Sequential([keras.Input((8, 8, 3)), tiny()]), tmp_path))
 
 
 def test_a_file_of_something_else_is_refused_in_a_sentence(tmp_path):

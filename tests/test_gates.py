@@ -5,8 +5,10 @@ from dataclasses import asdict
 
 import numpy as np
 import pytest
+from scipy import stats
 from scipy.ndimage import gaussian_filter
 
+from petgan import gates
 from petgan.gates import GATES, RealImages, check, thumbnails
 from petgan.metrics import privacy
 
@@ -187,3 +189,12 @@ def test_thumbnails_average():
     assert thumbnail.shape == (32, 32)
     assert np.abs(thumbnail.astype(int) - 100).max() <= 5
     assert thumbnails(np.empty((0, 64, 64), np.uint8)).shape == (0, 32, 32)
+
+
+@pytest.mark.parametrize(("count", "of"), [(0, 60), (2, 40), (5, 5)])
+def test_the_bound_of_false_alarms_is_that_of_the_binomial(count, of):
+    bound = gates._upper_bound(count, of)
+    if count == of:
+        assert bound == 1
+    else:
+        assert stats.binom.cdf(count, of, bound) == pytest.approx(0.05)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 
 from petgan import reference as module
-from petgan.errors import DatasetError
+from petgan.errors import DatasetError, Interrupted
 from petgan.protocols import PROTOCOLS
 from petgan.reference import Reference, blind_to
 from petgan.rulers import METRICS, Metric, Ruler, make_rulers
@@ -41,6 +43,7 @@ def noting(monkeypatch):
         given.append((real, fake))
         return float(fake.mean()) - float(real.mean()), None
 
+    monkeypatch.setattr(module, "CORES", 1)  # in their order
     monkeypatch.setitem(METRICS._entries, "noting", Metric("images", "lower", score))
     return Ruler("noting", "noting", None, "noting/16px"), given
 
@@ -119,18 +122,41 @@ def test_a_check_shows_the_same_training_images_as_they_are_and_spoilt(data, tmp
     reference = open_reference(data, tmp_path)
     check = reference.check(ruler, 20)
     assert (check["n_real"], check["n_fake"], check["ruler"]) == (24, 20, "noting/16px")
-    train = set(reference.train)
-    for number in range(0, len(given), 6):
-        clean = owners(given[number][1], reference.images)
-        assert set(clean) <= train
-        for (real, fake), name in zip(given[number : number + 6], ["real", *check["corrupted"]], strict=True):
+    assert len(given) == 60
+    by_name = dict(
+        zip(["real", *check["corrupted"]], (given[i : i + 10] for i in range(0, 60, 10)), strict=True)
+    )
+    draws = [owners(fake, reference.images) for _, fake in by_name["real"]]
+    assert len({tuple(chosen) for chosen in draws}) == 10
+    assert set(np.concatenate(draws)) <= set(reference.train)
+    for name, scored in by_name.items():
+        for (real, fake), clean in zip(scored, draws, strict=True):
             np.testing.assert_array_equal(real, reference.images[reference.real])
             if name == "repeated":
                 assert set(owners(fake, reference.images)) < set(clean)
             elif name != "real":
                 spoilt = module.CORRUPTIONS[name](reference.images[reference.train])
                 np.testing.assert_array_equal(fake, spoilt[np.searchsorted(reference.train, clean)])
-    assert len(given) == 60
+
+
+def test_work_is_shared_out_and_comes_back_in_order(monkeypatch):
+    monkeypatch.setattr(module, "CORES", 4)
+    assert module.in_parallel(lambda x: x**2, list(range(50)), "squares") == [x**2 for x in range(50)]
+
+
+def test_a_stop_is_not_kept_waiting_by_work_that_has_not_begun(monkeypatch):
+    monkeypatch.setattr(module, "CORES", 2)
+    begun = []
+
+    def work(item):
+        begun.append(item)
+        if item == 1:
+            raise Interrupted("stopped")
+        time.sleep(0.02)
+
+    with pytest.raises(Interrupted):
+        module.in_parallel(work, list(range(1000)), "work")
+    assert len(begun) < 500
 
 
 def test_a_ruler_of_the_mean_sees_a_shift_and_is_blind_to_checkers(data, tmp_path, noting):

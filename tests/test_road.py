@@ -74,7 +74,7 @@ def test_from_image_files_to_a_synthetic_dataset(petgan, tmp_path):
 
     choice = json.loads((tmp_path / "mammogram" / "report" / "choice.json").read_text())
     best = f"mammogram/runs/{choice['overall']['best_run']}"
-    # After six steps a generator makes smears, which are nobody's copy; a GAN of dense layers would make noise.
+    # After six steps a generator makes smears, which are nobody's copy; "gan" would make noise.
     petgan("synthesize", best, "--count", 20, "--output", "synthetic.h5", "--png", "png", "--dicom", "dicom")
     with h5py.File(tmp_path / "synthetic.h5") as file:
         assert file["images"].shape == (20, 16, 16, 1)

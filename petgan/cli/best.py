@@ -54,6 +54,7 @@ def run(args: argparse.Namespace) -> None:
         "schema_version": SCHEMA_VERSION,
         "score": score,
         **{key: getattr(first, key) for key in ("better", "ruler", "protocol", "n_real", "n_fake")},
+        "of_patients": bool(first.without),
         "overall": _standing(every, names, overall, experiment),
         "presets": {
             preset: _standing(
@@ -162,9 +163,10 @@ def _print(found: dict[str, Any]) -> None:
         print(f"{of}: {_words(standing)}.")
     print(
         f"{found['better'].capitalize()} is better. {found['n_fake']} generated against {found['n_real']} "
-        f"test images, protocol {found['protocol']}, by {found['ruler']}."
+        f"real images, protocol {found['protocol']}, by {found['ruler']}."
     )
-    print("Intervals speak of seeds and test patients; verdicts hold together at 5 % (Holm).")
+    of = "seeds and test patients" if found["of_patients"] else "seeds alone"
+    print(f"Intervals speak of {of}; the verdicts of a line hold together at 5 %.")
 
 
 def _cells(of: str, best: dict[str, Any] | None) -> tuple[object, ...]:

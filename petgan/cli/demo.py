@@ -153,8 +153,8 @@ def _best_run(experiment: ExperimentFolder) -> str:
     file = experiment.report / "choice.json"
     if not file.is_file():
         raise PetganError(
-            f"no run of {experiment.path} can be taken: gates block them all",
-            hint=f"'petgan best {experiment.path}' says which",
+            f"no run of {experiment.path} can be taken: its report names none as the best",
+            hint=f"'petgan best {experiment.path}' says why",
         )
     return str(experiment.run(read_json(file)["overall"]["best_run"]).path)
 

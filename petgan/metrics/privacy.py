@@ -20,7 +20,8 @@ from petgan.metrics.checks import check_same_width, checked_features
 from petgan.metrics.neighbours import nearest_distances
 
 ALPHA = 0.01  # honest generators that `memorisation_test` rejects, at most
-PERMUTATIONS = 9_999
+PERMUTATIONS = 1999  # p = 0.0005 can be told, a tenth of what is judged
+_MANY = 1_000_000
 _CELLS_AT_ONCE = 1 << 23  # of a matrix of distances: 64 MB
 _COLUMNS_AT_ONCE = 1024
 _ROUNDING = 1e-12
@@ -175,7 +176,7 @@ class MemorisationTest:
     p_nearer, p_inauthentic : float or None
         Of the two statistics; not corrected.
     labelings : int
-        The ways to say which patients were trained on.
+        The ways to say which patients were trained on; a million stands for that many or more.
     error_rate : float
         Honest generators that are rejected, at most.
     """
@@ -247,8 +248,8 @@ def memorisation_test(
     if both := set(train_groups.tolist()) & set(held_out_groups.tolist()):
         raise ConfigError("patients are trained on and held out at once", value=len(both), allowed="0")
     trained, held = len(np.unique(train_groups)), len(np.unique(held_out_groups))
-    labelings = math.comb(trained + held, held)
-    if labelings * ALPHA / 2 < 1:
+    labelings = min(math.comb(trained + held, held), _MANY)
+    if labelings < 2 / ALPHA:
         return MemorisationTest(None, None, None, labelings, ALPHA)
     groups = np.concatenate([train_groups, held_out_groups])
     pool = np.concatenate([train, held_out])

@@ -15,7 +15,7 @@ from petgan.report.tables import Part, Table, published_text, published_title
 
 
 def to_csv(table: Table) -> str:
-    """One line a cell, with ten digits; ``p`` is against the best of the table, after Holm's correction."""
+    """One line a cell, with ten digits; ``p`` is against the best of the table (`petgan.verdicts`)."""
     rows = [
         {
             **({table.by_axis: part.name} if table.by_axis else {}),

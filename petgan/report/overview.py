@@ -58,7 +58,10 @@ def overview(scores: Sequence[Score], cells: Mapping[str, Sequence[Cell]]) -> Ov
     """
     goodness = np.array(
         [
-            [score.sign * (cell.mean or 0.0) if cell.is_ranked else np.nan for cell in cells[score.name]]
+            [
+                score.sign * (cell.mean or 0.0) if cell.is_ranked and cell.count > 1 else np.nan
+                for cell in cells[score.name]
+            ]
             for score in scores
         ],
         np.float64,

@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-import pandas as pd
-
 from petgan import __version__, choice
 from petgan.errors import InputError
 from petgan.report import cells, formats, frames, labels, rulers, summary, tables
@@ -70,13 +68,6 @@ def write_report(
         _write_section(section, folder)
     results = results_frame([(section.label, section.experiment.runs) for section in sections])
     write_text(folder / "results.csv", results.to_csv(index=False))
-    write_text(folder / "results-wide.csv", frames.pivoted(results).to_csv(index=False))
-    by_configuration = [
-        frames.by_configuration(section.label, section.cells) for section in sections if section.score
-    ]
-    if by_configuration:
-        together = pd.concat(by_configuration, ignore_index=True)
-        write_text(folder / "configurations.csv", together.to_csv(index=False, float_format="%.10g"))
     page = folder / "index.html"
     write_text(page, render(sections))
     return page
@@ -98,7 +89,7 @@ def render(sections: Sequence[Section]) -> str:
         sections=sections,
         title=" and ".join(section.label for section in sections),
         version=__version__,
-        shows_real=any(section.training and not section.training.problem for section in sections),
+        shows_real=any(section.shows_real for section in sections),
         cells=cells,
         labels=labels,
         tables=tables,
@@ -111,6 +102,14 @@ def render(sections: Sequence[Section]) -> str:
 
 
 def _write_section(section: Section, folder: Path) -> None:
+    # A column holds scores that compare, so each experiment has such files of its own.
+    results = results_frame([(section.label, section.experiment.runs)])
+    wide = frames.pivoted(results)
+    write_text(folder / f"{section.prefix}results-wide.csv", wide.to_csv(index=False))
+    if section.score:
+        means = frames.by_configuration(section.label, section.cells)
+        file = folder / f"{section.prefix}configurations.csv"
+        write_text(file, means.to_csv(index=False, float_format="%.10g"))
     for table in (table for group in section.tables for table in group):
         path = folder / "tables" / f"{section.prefix}{table.slug}"
         write_text(path.with_name(f"{path.name}.csv"), formats.to_csv(table))

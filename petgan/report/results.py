@@ -148,6 +148,11 @@ class Run:
         return self.evaluation["gates"] if self.evaluation else []
 
     @property
+    def shows_patients(self) -> bool:
+        """Whether its images may be those of patients: a gate has found copies among them."""
+        return bool({"copied", "memorised"} & {gate["name"] for gate in self.gates})
+
+    @property
     def nearest(self) -> list[Mapping[str, Any]]:
         """The generated images that come closest to a training image."""
         return self.evaluation["nearest"] if self.evaluation else []
@@ -392,5 +397,6 @@ def _mixed_rulers(experiment: Experiment, score: str, rulers: Mapping[tuple[Any,
     return ConfigError(
         f"the runs of {experiment.name} were scored differently, and such scores share no table: "
         f"{score} differs in {' and '.join(differ)}: {told}",
-        hint=f"score all alike: petgan evaluate {experiment.folder.path}",
+        hint=f"score all alike, with the same --images, --weights and --network: "
+        f"petgan evaluate {experiment.folder.path}",
     )

@@ -60,10 +60,13 @@ class Ruler:
 
     @property
     def images(self) -> str:
-        sizes = self.score and (self.score.n_fake, self.score.n_real)
-        if self.check and not sizes:
-            sizes = self.check["n_fake"], self.check["n_real"]
-        return f"{sizes[0]} against {sizes[1]}" if sizes else "not known"
+        """How many were scored, and how many the check took where it took others."""
+        sizes = [(of["n_fake"], of["n_real"]) for of in (self._scored, self.check) if of]
+        return "; checked with ".join(f"{fake} against {real}" for fake, real in dict.fromkeys(sizes))
+
+    @property
+    def _scored(self) -> Mapping[str, int] | None:
+        return {"n_fake": self.score.n_fake, "n_real": self.score.n_real} if self.score else None
 
     def _value(self, of: Mapping[str, float]) -> str:
         return f"{of['value']:.4g} ± {of['spread']:.2g}"

@@ -159,6 +159,11 @@ class Section:
         return [run for run in self.experiment.runs if run.gates]
 
     @cached_property
+    def withheld(self) -> int:
+        """Runs whose images are not on the page because they may be those of patients."""
+        return sum(not self.may_show(run) for run in self.experiment.runs)
+
+    @cached_property
     def failures(self) -> list[Run]:
         return [run for run in self.experiment.runs if run.status.error or run.status.state == "lost"]
 
@@ -190,6 +195,15 @@ class Section:
 
     # --- images ---
 
+    @property
+    def shows_real(self) -> bool:
+        """Whether real images were asked for, and can be shown."""
+        return self.training is not None and not self.training.problem
+
+    def may_show(self, run: Run) -> bool:
+        """Whether the images of a run may be on the page: copies are images of patients."""
+        return self.shows_real or not run.shows_patients
+
     @cached_property
     def best_sheets(self) -> list[Sheet]:
         """The sheet of the best run of each preset."""
@@ -205,7 +219,7 @@ class Section:
     @cached_property
     def copies(self) -> list[Neighbours]:
         """Of runs that repeat training images, those that come closest."""
-        copied = [run for run in self.experiment.runs if {"copied", "memorised"} & _names(run)]
+        copied = [run for run in self.experiment.runs if run.shows_patients and self.may_show(run)]
         return _there(
             neighbours_of(run, f"{', '.join(sorted(_names(run)))}: {self.caption(run)}", self.training)
             for run in copied[:COPIES]
@@ -220,7 +234,7 @@ class Section:
             ids = {cell.runs[0].run_id for cell in best}
             configurations = [runs for runs in configurations if runs[0].run_id in ids]
         first = [min(runs, key=lambda run: run.seed) for runs in configurations[:SHEETS]]
-        return _there(sheet_of(run, self.caption(run), POINT_WIDTH) for run in first)
+        return _there(sheet_of(run, self.caption(run), POINT_WIDTH) for run in first if self.may_show(run))
 
     def caption(self, run: Run) -> str:
         score = f", {self.score.label} {self.number(self.value_of(run))}" if self.score else ""

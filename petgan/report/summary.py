@@ -15,6 +15,7 @@ from petgan.report.results import Experiment, Run, Score
 from petgan.runs import read_json
 from petgan.verdicts import Verdict
 
+OF_IMAGES = {"swd", "texture", "spectrum", "histogram"}  # scores that take no network
 NOTHING_SCORED = "No run has been scored yet: petgan evaluate does it."
 ONE_SEED = "No configuration has two seeds, so there is no spread, and which one is best is not shown."
 NO_WEIGHTS = (
@@ -109,7 +110,7 @@ def how_sure(experiment: Experiment, score: Score) -> list[str]:
     return [
         f"{_capital(floor_in_words(score))}.",
         f"{_capital(blind_in_words(score))}.",
-        *([] if {"kid", "fid"} & {name.partition("@")[0] for name in experiment.scores} else [NO_WEIGHTS]),
+        *([NO_WEIGHTS] if score.name == "swd" and set(experiment.scores) <= OF_IMAGES else []),
     ]
 
 

@@ -186,3 +186,13 @@ def test_features_that_do_not_fit_are_refused():
             memorisation_test(fake, draw(18, 0), draw(7, 1), PATIENTS, OTHERS)
     with pytest.raises(ConfigError, match="groups do not fit"):
         memorisation_test(draw(3, 0), draw(18, 0), draw(7, 1), PATIENTS[1:], OTHERS)
+
+
+def test_a_set_of_thousands_of_patients_is_tested(monkeypatch):
+    monkeypatch.setattr(privacy, "PERMUTATIONS", 400)
+    random = np.random.default_rng(0)
+    train, held_out, fake = (random.normal(size=(count, 4)) for count in (2000, 615, 20))
+    found = memorisation_test(fake, train, held_out, np.arange(2000), 2000 + np.arange(615))
+    assert found.labelings == 1_000_000
+    assert found.rejects is False
+    assert memorisation_test(train[:20], train, held_out, np.arange(2000), 2000 + np.arange(615)).rejects

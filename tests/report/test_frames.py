@@ -72,17 +72,18 @@ def test_rank_correlations_are_those_of_pandas(pairs):
 
 
 def test_rankings_go_by_each_score_s_direction_and_leave_out_what_gates_block(tmp_path):
-    values = {0.3: (0.1, 0.9), 0.4: (0.2, 0.8), 0.5: (0.3, 0.7), 0.6: (0.01, 0.1)}
+    values = {0.3: (0.1, 0.9), 0.4: (0.2, 0.8), 0.5: (0.3, 0.7), 0.6: (0.01, 0.1), 0.7: (0.02, 0.95)}
     runs = [
-        {"values": {"preset": "gan", "dropout": dropout},
+        {"values": {"preset": "gan", "dropout": dropout, "seed": seed},
          "scores": [score("kid", kid), score("recall", recall)],
          "gates": [gate("copied")] if dropout == 0.6 else []}
         for dropout, (kid, recall) in values.items()
+        for seed in ((0, 1) if dropout < 0.7 else (0,))
     ]  # fmt: skip
     experiment = read_experiment(write_experiment(tmp_path, runs))
     scores = list(experiment.scores.values())
     cells = {s.name: [cell_of(c, s) for c in experiment.configurations] for s in scores}
     table = overview(scores, cells)
-    assert [row.ranks for row in table.rows] == [[1, 1], [2, 2], [3, 3], [None, None]]
+    assert [row.ranks for row in table.rows] == [[1, 1], [2, 2], [3, 3], [None, None], [None, None]]
     assert table.correlations == pytest.approx([1, 1])
-    assert table.rows[-1].cells[0].gates == "copied"
+    assert [row.cells[0].gates for row in table.rows[-2:]] == ["copied", ""]  # and a single seed

@@ -36,8 +36,9 @@ def _write(path, dataset):
         {"values": {"preset": "gan", "seed": seed}, "scores": [score("kid", 0.1 + seed)], "nearest": nearest}
         for seed in (0, 1)
     ]
+    copied = [(REAL[TRAIN[n]], {"fake": n, "train": n, "ratio": 0.0}) for n in range(2)]
     runs += [
-        {"values": {"preset": "dcgan", "seed": 0}, "scores": [score("kid", 0.01)], "nearest": nearest,
+        {"values": {"preset": "dcgan", "seed": 0}, "scores": [score("kid", 0.01)], "nearest": copied,
          "gates": [gate("copied")]}
     ]  # fmt: skip
     return write_experiment(path, runs, dataset=dataset)
@@ -67,14 +68,16 @@ def test_without_being_asked_no_real_image_is_in_any_file(tmp_path, dataset):
     text = Parsed(page.read_text(encoding="utf-8")).text
     assert "ratio 0.25, training image 1" in text
     assert "real images of patients" not in text
+    assert "The images of 1 of these runs are not on this page" in text
+    assert "dcgan: its only configuration, seed 0, KID" not in text  # the caption of its sheet
 
 
 def test_asked_for_each_stands_beside_the_image_that_is_near_it(tmp_path, dataset):
     page = write_report([_write(tmp_path / "pet", dataset)], with_real=True)
     images = [image for image in _images(page) if image.shape == (SIZE, SIZE)]
-    expected = [FAKE[0], REAL[TRAIN[1]], FAKE[1], REAL[TRAIN[2]]]
-    assert len(images) == 2 * len(expected)  # of the best run, and of the one that copies
-    for image, known in zip(images, expected * 2, strict=True):
+    of_the_best = [FAKE[0], REAL[TRAIN[1]], FAKE[1], REAL[TRAIN[2]]]
+    of_the_one_that_copies = [REAL[TRAIN[0]]] * 2 + [REAL[TRAIN[1]]] * 2
+    for image, known in zip(images, of_the_best + of_the_one_that_copies, strict=True):
         np.testing.assert_array_equal(image, known)
     assert "This page shows real images of patients. Do not share it." in page.read_text()
 
