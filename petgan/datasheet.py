@@ -37,10 +37,10 @@ _ANONYMITY = (
     "trained on."
 )
 _LIMITS = (
-    "The error rate is that of the permutation test, which holds if patients were held out at random. The "
-    "search for copies has none: how often it is wrong about real images is its false alarms. It compares "
-    "images of 32 x 32 pixels, and does not find a copy that was turned, or a part of an image. The test "
-    "finds memory of many patients, and may miss that of a few."
+    "The error rate is that of the permutation test, which holds if patients were held out at random. How "
+    "often the search for copies is wrong about an honest image is bounded only by its false alarms among "
+    "held-out ones. It compares images of 32 x 32 pixels, and finds no copy that was turned, nor a part "
+    "of an image. The test finds memory of many patients, and may miss that of a few."
 )
 _ALLOWED = "Copies were allowed when it was made: it must be kept as the patient data that it was trained on."
 
