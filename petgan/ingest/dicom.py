@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import io
 import math
+import os
 import re
 import warnings
 import zlib
@@ -102,10 +103,12 @@ def scan(path: Path) -> list[Header]:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        data = _header(path)
-        modality = _modality(data)
-        _check_image(data)
-        check_codec(data)
+        with _opened(path) as file:
+            data = _dataset(file, _HEADER_TAGS)
+            modality = _modality(data)
+            _check_image(data)
+            check_codec(data)
+            _check_whole(file, UID(data.file_meta.TransferSyntaxUID))
         frames = int(data.get("NumberOfFrames") or 1)
         if frames > 1 and modality != "pet":
             kind = "mammogram (tomosynthesis)" if modality else "secondary capture"
@@ -245,9 +248,22 @@ def suv_factor(series: Dataset | Sequence[Dataset]) -> float:
 # --- files -----------------------------------------------------------------------------------------------
 
 
-def _header(path: Path) -> Dataset:
-    with _opened(path) as file:
-        return _dataset(file, _HEADER_TAGS)
+def _check_whole(file: BinaryIO, syntax: UID) -> None:
+    """Refuse a file that ends before its pixels do; it stands at the pixels.
+
+    A header alone would stand for a slice, and its intact copy would be taken for a copy of it. Compressed
+    pixels do not say how long they are.
+    """
+    element = file.read(8 if syntax.is_implicit_VR else 12)
+    if len(element) < 8:
+        raise Refused("is cut short: it has no pixels")
+    length = int.from_bytes(element[-4:], "little" if syntax.is_little_endian else "big")
+    start = file.tell()
+    if length != _UNDEFINED_LENGTH and file.seek(0, os.SEEK_END) - start < length:
+        raise Refused("is cut short: it ends within its pixels")
+
+
+_UNDEFINED_LENGTH = 0xFFFFFFFF
 
 
 def _dataset(file: BinaryIO, tags: list[int]) -> Dataset:

@@ -13,6 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import RLELossless
 
 from ingest.conftest import dicom_dataset
 from petgan import cli
@@ -526,8 +529,10 @@ def test_oriented_to_the_left_the_chest_wall_is_at_the_left_edge(tmp_path, write
 def test_a_series_of_which_a_slice_cannot_be_read_is_refused_whole(tmp_path, scan_of_pet):
     scan_of_pet("pet/one")
     scan_of_pet("pet/two", SeriesInstanceUID="1.2.3", PatientID="other")
-    bad = tmp_path / "pet/one/c.dcm"
-    bad.write_bytes(bad.read_bytes()[:-20])  # its header is whole
+    bad = dcmread(tmp_path / "pet/one/c.dcm")
+    bad.compress(RLELossless)
+    bad.PixelData = encapsulate([b"no RLE at all"])  # its header is whole
+    bad.save_as(tmp_path / "pet/one/c.dcm")
     record = ingest([tmp_path / "pet"], tmp_path / "o.h5", SMALL, workers=1)
     assert record["images"] == 5
     assert record["refused"]["files"] == 5

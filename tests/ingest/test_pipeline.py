@@ -864,11 +864,16 @@ def test_patients_keep_their_splits_when_files_are_added(tmp_path, write_picture
 
 
 def test_a_part_of_a_slice_that_is_there_refuses_nothing_else(write_series):
-    """As a download that was broken off and begun again leaves it."""
+    """As a download that was broken off and begun again leaves it, wherever that was."""
     source = write_series()
-    (source / "a (1).dcm.part").write_bytes((source / "a.dcm").read_bytes()[:900])
-    plan = make_plan([source], SMALL, workers=1)
-    assert (len(plan.pictures), len(plan.refused)) == (5, 1)
+    whole = (source / "a.dcm").read_bytes()
+    refused = set()
+    for length in range(len(whole) // 2, len(whole), 37):
+        (source / "a (1).dcm.part").write_bytes(whole[:length])
+        plan = make_plan([source], SMALL, workers=1)
+        assert (len(plan.pictures), len(plan.refused)) == (5, 1), length
+        refused |= plan.refused.keys()
+    assert len(refused) == 1  # always the part, never the whole one
 
 
 @pytest.mark.parametrize(
