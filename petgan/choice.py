@@ -18,7 +18,7 @@ from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, read_json
 
 ONE_SEED = "from a single seed, so not shown to be better than any other"
 _NAMED = 3  # runs that a message names
-_ALIKE = ("ruler", "protocol", "better", "n_real", "n_fake")  # in scores that compare
+ALIKE = ("protocol", "ruler", "better", "n_real", "n_fake")  # in scores that compare
 
 
 @dataclass(frozen=True)
@@ -270,7 +270,7 @@ def _comparable(records: Iterable[Score], name: str) -> list[Score]:
             "no run has this score", value=name, allowed=names or None, hint="run 'petgan evaluate' first"
         )
     differences = []
-    for key in _ALIKE:
+    for key in ALIKE:
         by_value: dict[str, list[str]] = defaultdict(list)
         for record in chosen:
             by_value[str(getattr(record, key))].append(record.run_id)

@@ -43,6 +43,8 @@ CORRUPTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
     "shifted": shifted,
 }
 
+NAMES = (*CORRUPTIONS, "repeated")
+
 
 def repeated(chosen: np.ndarray) -> np.ndarray:
     """As many positions as `chosen` has, but of its first ten alone, or of a quarter if that is less."""

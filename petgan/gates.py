@@ -60,7 +60,7 @@ class Nearest:
 
 @dataclass(frozen=True)
 class Findings:
-    """What `check` has found.
+    """What `RealImages.check` has found.
 
     Parameters
     ----------
@@ -78,18 +78,6 @@ class Findings:
     copies: dict[str, Any]
     nearest: tuple[Nearest, ...]
     notes: tuple[str, ...]
-
-
-def check(
-    images: np.ndarray,
-    train: np.ndarray,
-    train_patients: np.ndarray,
-    held_out: np.ndarray,
-    held_out_patients: np.ndarray,
-    seed: int = 0,
-) -> Findings:
-    """Hold generated images against the real ones; see `RealImages`, which does it many times over."""
-    return RealImages(train, train_patients, held_out, held_out_patients).check(images, seed)
 
 
 @dataclass(frozen=True)

@@ -256,9 +256,7 @@ def in_parallel(work: Callable[[T], float], items: Sequence[T], what: str) -> li
                 out.append(value)
                 speak(len(out), len(items))
         except BaseException:
-            pool.shutdown(
-                wait=True, cancel_futures=True
-            )  # told to stop: what has not begun is not waited for
+            pool.shutdown(cancel_futures=True)  # what has not begun is not waited for
             raise
     return out
 

@@ -9,7 +9,7 @@ from scipy import stats
 from scipy.ndimage import gaussian_filter
 
 from petgan import gates
-from petgan.gates import GATES, RealImages, check, thumbnails
+from petgan.gates import GATES, RealImages, thumbnails
 from petgan.metrics import privacy
 
 SLICES = 3
@@ -119,7 +119,7 @@ def test_the_nearest_images_are_those_of_smallest_ratio_and_traced():
 def test_what_is_found_is_for_json_and_the_same_each_time():
     found = REAL.check(HONEST)
     json.dumps(found.copies, allow_nan=False)
-    again = check(HONEST, REAL.train, REAL.train_patients, REAL.held_out, REAL.held_out_patients)
+    again = RealImages(REAL.train, REAL.train_patients, REAL.held_out, REAL.held_out_patients).check(HONEST)
     assert asdict(found) == asdict(again)
     assert found.copies["false_alarms"] == 0
     assert found.copies["held_out_images"] == 18
@@ -135,7 +135,7 @@ def test_more_fakes_than_are_compared_are_all_searched_for_copies():
 def test_an_honest_rule_tells_of_its_false_alarms():
     """Held-out images that are nearly those of training patients."""
     held_out = to_grey(REAL.train[:6] + np.random.default_rng(0).normal(0, 2, (6, 32, 32)))
-    found = check(HONEST, REAL.train, REAL.train_patients, held_out, of(2, 20))
+    found = RealImages(REAL.train, REAL.train_patients, held_out, of(2, 20)).check(HONEST)
     assert found.copies["false_alarms"] == 6
     assert any("6 of 6 held-out images" in note for note in found.notes)
 
@@ -145,14 +145,14 @@ def test_an_honest_rule_tells_of_its_false_alarms():
 
 def test_without_held_out_images_memory_is_undecided_and_copies_are_found():
     nobody = np.empty((0, 32, 32), np.uint8), np.empty(0, int)
-    found = check(REAL.train[:4], REAL.train, REAL.train_patients, *nobody)
+    found = RealImages(REAL.train, REAL.train_patients, *nobody).check(REAL.train[:4])
     assert failed(found) == ["copied"]
     assert found.copies["memorisation"]["rejects"] is None
     assert any("no images were held out" in note for note in found.notes)
 
 
 def test_with_few_patients_memory_is_undecided():
-    found = check(HONEST, REAL.train[:15], of(5), REAL.held_out[:3], of(1, 5))
+    found = RealImages(REAL.train[:15], of(5), REAL.held_out[:3], of(1, 5)).check(HONEST)
     assert found.copies["memorisation"]["labelings"] == 6
     assert any("6 ways to hold some out, and it takes 200" in note for note in found.notes)
 
@@ -165,7 +165,7 @@ def test_with_few_patients_memory_is_undecided():
     ],
 )
 def test_a_training_set_without_a_scale_is_said(train, patients, word):
-    found = check(HONEST, train, patients, REAL.held_out, REAL.held_out_patients)
+    found = RealImages(train, patients, REAL.held_out, REAL.held_out_patients).check(HONEST)
     assert found.copies["checked"] is False
     assert word in found.copies["reason"]
     assert found.notes == (found.copies["reason"],)
@@ -173,7 +173,9 @@ def test_a_training_set_without_a_scale_is_said(train, patients, word):
 
 
 def test_a_patient_on_both_sides_is_said():
-    found = check(HONEST, REAL.train, REAL.train_patients, REAL.held_out, REAL.held_out_patients - 1)
+    found = RealImages(REAL.train, REAL.train_patients, REAL.held_out, REAL.held_out_patients - 1).check(
+        HONEST
+    )
     assert found.copies["memorisation"]["rejects"] is None
     assert "at once" in found.notes[0]
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import pandas as pd
 
 from petgan.report.cells import Cell
-from petgan.report.results import FIELDS, RUN_COLUMNS
+from petgan.report.results import FIELDS, RUN_COLUMNS, plain
 
 
 def pivoted(results: pd.DataFrame) -> pd.DataFrame:
@@ -42,7 +42,7 @@ def by_configuration(name: str, cells: Mapping[str, Sequence[Cell]]) -> pd.DataF
     for of_scores in zip(*cells.values(), strict=True):
         runs, point = of_scores[0].runs, of_scores[0].runs[0].point
         row = {"experiment": name, "start": runs[0].start}
-        row |= {field: _plain(point.get(field)) for field in FIELDS if field != "seed"}
+        row |= {field: plain(point.get(field)) for field in FIELDS if field != "seed"}
         row |= {"seeds": len(runs), "gates": of_scores[0].gates}
         for score, cell in zip(cells, of_scores, strict=True):
             between = cell.interval
@@ -54,7 +54,3 @@ def by_configuration(name: str, cells: Mapping[str, Sequence[Cell]]) -> pd.DataF
             }
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _plain(value: object) -> object:
-    return " ".join(value) if isinstance(value, list | tuple) else value

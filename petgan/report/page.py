@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from petgan import __version__, choice
+from petgan import __version__, choice, corruptions
 from petgan.errors import InputError
 from petgan.report import cells, formats, frames, labels, rulers, summary, tables
 from petgan.report.html import fill
@@ -94,6 +94,7 @@ def render(sections: Sequence[Section]) -> str:
         labels=labels,
         tables=tables,
         rulers=rulers,
+        corruptions=corruptions.NAMES,
         summary=summary,
     )
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from petgan.choice import ALIKE
 from petgan.config import Point, Resources
 from petgan.errors import ConfigError, InputError
 from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, Status, read_json
@@ -26,7 +27,6 @@ SCORE_COLUMNS = (
     "floor", "floor_standard_deviation", "floor_low", "floor_high", "floor_repeats", "blind_to",
 )  # fmt: skip
 _SHARED = tuple(name for name in FIELDS if name != "seed")
-_SAME_IN_A_TABLE = ("protocol", "ruler", "better", "n_real", "n_fake")
 
 
 def load_results(experiment: Path | str) -> pd.DataFrame:
@@ -247,7 +247,7 @@ class Experiment:
         floors: list[Mapping[str, Any]] = []
         blind: set[str] | None = None
         for run, score in taken:
-            rulers.setdefault(tuple(score[key] for key in _SAME_IN_A_TABLE), run)
+            rulers.setdefault(tuple(score[key] for key in ALIKE), run)
             if score["floor"] and score["floor"] not in floors:
                 floors.append(score["floor"])
             if score["blind_to"] is not None:
@@ -256,7 +256,7 @@ class Experiment:
             raise _mixed_rulers(self, name, rulers)
         return Score(
             name,
-            **dict(zip(_SAME_IN_A_TABLE, next(iter(rulers)), strict=True)),
+            **dict(zip(ALIKE, next(iter(rulers)), strict=True)),
             floors=floors,
             blind_to=None if blind is None else sorted(blind),
             decimals=_decimals(statistics.median(abs(score["value"]) for _, score in taken)),
@@ -350,7 +350,7 @@ def _rows(experiment: str, run: Run) -> list[dict[str, Any]]:
         "step": run.status.step,
         "busy_seconds": run.status.busy_seconds,
         "gates": " ".join(gate["name"] for gate in run.gates),
-        **{name: _plain(run.point.get(name)) for name in FIELDS},
+        **{name: plain(run.point.get(name)) for name in FIELDS},
     }
     rows = []
     for score in run.scores.values():
@@ -366,7 +366,7 @@ def _rows(experiment: str, run: Run) -> list[dict[str, Any]]:
                 "floor_low": floor.get("low"),
                 "floor_high": floor.get("high"),
                 "floor_repeats": floor.get("repeats"),
-                "blind_to": _plain(score["blind_to"]),
+                "blind_to": plain(score["blind_to"]),
             }
         )
     return rows or [common]
@@ -376,7 +376,8 @@ def _decimals(value: float) -> int:
     return max(0, 3 - math.floor(math.log10(value))) if value else 3
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A value as a table's cell holds it: a list as words."""
     return " ".join(value) if isinstance(value, list | tuple) else value
 
 

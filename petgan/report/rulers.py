@@ -9,7 +9,6 @@ from typing import Any
 from petgan.report.results import Experiment, Score, score_label
 from petgan.runs import read_json
 
-CORRUPTIONS = ("blurred", "noisy", "checkered", "shifted", "repeated")
 NOT_CHECKED = (
     "The rulers were not checked on these images: petgan evaluate --check-ruler shows which of these "
     "corruptions each one sees"
