@@ -24,6 +24,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from petgan.config import Every, resolve_point
+from petgan.distributed import ALONE
 from petgan.presets import PRESETS
 from petgan.worker import SCORED_IMAGES, _validation_score, import_quietly, use_cpus
 
@@ -58,22 +59,24 @@ def main() -> None:
 
 def measure(preset: str, size: int, scored: int, rounds: int, block_seconds: float) -> tuple[float, float]:
     """Median seconds of a step and of a score."""
-    import tensorflow as tf
-
-    from petgan.steps import make_networks, make_update
+    from petgan.methods import method_of
+    from petgan.methods.feed import Data
+    from petgan.trainer import in_one_call
 
     point = resolve_point({"preset": preset, "image_size": size})
     random = np.random.default_rng(0)
     images, validation = (
         random.integers(0, 256, (n, size, size, 1), dtype=np.uint8) for n in (TRAINING_IMAGES, scored)
     )
-    networks, count = make_networks(point), itertools.count()
-    update, score = make_update(point, networks, images), _validation_score(validation)
+    method, count = method_of(preset), itertools.count()
+    networks = method.make_networks(point)
+    update = in_one_call(method.make_update(point, networks, Data(images), ALONE))
+    score = _validation_score(validation, preset)
 
     def block(steps: int) -> None:
         for step in itertools.islice(count, steps):
-            metrics = update(tf.constant(step))
-        float(metrics["g_loss"])
+            metrics = update(step, 1)
+        float(metrics["g_loss"][0])
 
     block(1)  # builds the graph
     steps = max(1, round(block_seconds / seconds(block, 1)))

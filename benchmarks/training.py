@@ -1,75 +1,438 @@
-"""Steps per second of each preset, beside the machine's matrix rate in the same run.
+"""Training against the loop that notebooks write, against the machine's matrix rate, and over ranks.
 
-    python benchmarks/training.py --sizes 32 64
+    python benchmarks/training.py --sizes 64 224 --ranks 1 2 4 --plot training.png
 
-A step is one update of the generator and ``n_critic`` updates of the discriminator, batch 32, all cores.
-Medians of several blocks of steps; the first step, which builds the graph, does not count.
+For each preset: updates a second (one of the generator and ``n_critic`` of the discriminator), images a
+second that the discriminator sees, the rate of the step's convolutions and matrix products as a share of
+float32 matrix products in the same process, peak memory against what has to be held, and how many times
+the steps of the notebook loop: ``predict`` and ``train_on_batch`` twice, or Keras' published WGAN-GP.
+
+Each figure is of a process of its own; petgan and the notebook take turns, and medians are printed. All
+use the same cores: several ranks share them. Ranks need Horovod: give the command in the image,
+
+    apptainer exec IMAGE python benchmarks/training.py ...
+
+A GPU is used where TensorFlow sees one.
 """
 
 from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import numpy as np
-import tensorflow as tf
 
-from petgan.config import resolve_point
-from petgan.presets import PRESETS
-from petgan.steps import make_networks, make_update
-from petgan.worker import use_cpus
+from petgan.config import Point, resolve_point
+from petgan.worker import import_quietly, use_cpus
 
-BLOCKS = 5
-BLOCK_SECONDS = 2.0
-
-
-def steps_per_second(preset: str, image_size: int, batch_size: int) -> float:
-    point = resolve_point({"preset": preset, "image_size": image_size, "batch_size": batch_size})
-    shape = (256, image_size, image_size, 1)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    update = make_update(point, make_networks(point), images)
-    count = itertools.count()
-
-    def block(steps: int) -> float:
-        start = time.perf_counter()
-        for step in itertools.islice(count, steps):
-            metrics = update(tf.constant(step))
-        float(metrics["g_loss"])
-        return time.perf_counter() - start
-
-    block(1)
-    steps = max(1, round(BLOCK_SECONDS / block(1)))
-    return steps / statistics.median(block(steps) for _ in range(BLOCKS))
-
-
-def matrix_gflops(n: int = 2048) -> float:
-    """float32 matrix products of NumPy, all cores: the rate that everything else is measured by."""
-    a = np.random.default_rng(0).standard_normal((n, n), np.float32)
-    seconds = []
-    for _ in range(BLOCKS):
-        start = time.perf_counter()
-        a @ a
-        seconds.append(time.perf_counter() - start)
-    return 2e-9 * n**3 / statistics.median(seconds)
+BLOCKS = 3
+MATRIX = 2048
+TRAINING_IMAGES = 256
+CORES = len(os.sched_getaffinity(0))
+COLUMNS = (
+    "preset", "pixels", "ranks", "steps/s", "images/s", "TFLOP a step", "GFLOP/s", "matrix GFLOP/s", "share",
+    "peak GB", "held GB", "times notebook",
+)  # fmt: skip
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--sizes", type=int, nargs="+", default=[32, 64], help="image sizes, pixels")
-    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--presets", nargs="+", default=["gan", "dcgan", "wgan", "wgan-gp"])
+    parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], help="pixels")
+    parser.add_argument("--batch-size", type=int, default=32, help="global")
+    parser.add_argument("--compute-dtype", default="float32")
+    parser.add_argument("--ranks", type=int, nargs="+", default=[1])
+    parser.add_argument("--rounds", type=int, default=3, help="processes a figure")
+    parser.add_argument(
+        "--block-seconds", type=float, default=4.0, help="of steps between two looks at the clock"
+    )
+    parser.add_argument("--plot", type=Path, help="PNG file to draw the table into")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
-    cores = len(os.sched_getaffinity(0))
-    use_cpus(cores)
-    print(f"{cores} cores, {matrix_gflops():.0f} GFLOP/s float32, batch {args.batch_size}")
-    print(f"{'preset':8}" + "".join(f"{size:>6} px" for size in args.sizes) + "   (steps/s)")
-    for preset in PRESETS:
-        speeds = [steps_per_second(preset, size, args.batch_size) for size in args.sizes]
-        print(f"{preset:8}" + "".join(f"{speed:9.2f}" for speed in speeds), flush=True)
+    if args.child:
+        import_quietly()
+        print(json.dumps(CHILDREN[args.child](args)))
+        return
+    print(f"{CORES} cores, batch {args.batch_size}, {args.compute_dtype}, medians of {args.rounds}\n")
+    print("| " + " | ".join(COLUMNS) + " |\n" + "|---" * len(COLUMNS) + "|")
+    rows = []
+    for preset, size in itertools.product(args.presets, args.sizes):
+        for row in measured(preset, size, args):
+            rows.append(row)
+            print("| " + " | ".join(_cell(row[c]) for c in COLUMNS) + " |", flush=True)
+    if args.plot:
+        plot(rows, args.plot)
+
+
+def measured(preset: str, size: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """One row a number of ranks."""
+    found: dict[Any, list[dict[str, float]]] = {}
+    for _ in range(args.rounds):
+        for ranks in args.ranks:
+            found.setdefault(ranks, []).append(in_processes("petgan", ranks, preset, size, args))
+        if preset in NOTEBOOKS:
+            found.setdefault("notebook", []).append(in_processes("notebook", 1, preset, size, args))
+    middle = {
+        key: {name: statistics.median(result[name] for result in results) for name in results[0]}
+        for key, results in found.items()
+    }
+    rows = []
+    for ranks in args.ranks:
+        ours = middle[ranks]
+        rate = ours["gflop"] / ours["seconds"]
+        point = point_of(preset, size, args)
+        rows.append(
+            {
+                "preset": preset,
+                "pixels": size,
+                "ranks": ranks,
+                "steps/s": 1 / ours["seconds"],
+                "images/s": args.batch_size * (point.n_critic or 1) / ours["seconds"],
+                "TFLOP a step": ours["gflop"] / 1000,
+                "GFLOP/s": rate,
+                "matrix GFLOP/s": ours["matrix"],
+                "share": rate / ours["matrix"],
+                "peak GB": ours["peak_gb"],
+                "held GB": ours["held_gb"],
+                "times notebook": middle["notebook"]["seconds"] / ours["seconds"]
+                if preset in NOTEBOOKS
+                else None,
+            }
+        )
+    return rows
+
+
+def in_processes(
+    child: str, ranks: int, preset: str, size: int, args: argparse.Namespace
+) -> dict[str, float]:
+    """What rank 0 says of one measurement."""
+    command = [sys.executable, __file__, "--child", child, "--presets", preset, "--sizes", str(size)]
+    command += [
+        "--batch-size",
+        str(args.batch_size),
+        "--compute-dtype",
+        args.compute_dtype,
+        "--ranks",
+        str(ranks),
+    ]
+    command += ["--block-seconds", str(args.block_seconds)]
+    with tempfile.TemporaryDirectory() as folder:
+        processes = []
+        for rank in range(ranks):
+            place = {"RANK": rank, "RANKS": ranks, "LOCAL_RANK": rank, "LOCAL_RANKS": ranks, "NODE": 0,
+                     "NODES": 1, "RENDEZVOUS": f"{folder}/rendezvous", "INTERFACE": "lo"}  # fmt: skip
+            environment = {f"PETGAN_{k}": str(v) for k, v in place.items()} if ranks > 1 else {}
+            environment |= {"OPENBLAS_NUM_THREADS": str(CORES)}
+            processes.append(
+                subprocess.Popen(
+                    command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
+                )
+            )
+        said = [process.communicate()[0] for process in processes]
+    if any(process.returncode for process in processes):
+        raise SystemExit(f"{child} of {preset} at {size} pixels on {ranks} ranks failed")
+    result: dict[str, float] = json.loads(said[0].splitlines()[-1])
+    return result
+
+
+# --- in a process of its own --------------------------------------------------------------------
+
+
+def petgan(args: argparse.Namespace) -> dict[str, float]:
+    from petgan.distributed import join
+    from petgan.methods import method_of
+    from petgan.methods.feed import Data
+    from petgan.methods.networks import variables_of
+    from petgan.place import Place
+    from petgan.trainer import in_one_call
+
+    place = Place.from_environment()
+    use_cpus(max(1, CORES // place.ranks))
+    ranks = join(place, {}, None, lambda: False)
+    point = point_of(args.presets[0], args.sizes[0], args)
+    before = resident_gb()
+    method = method_of(point.preset)
+    networks = method.make_networks(point)
+    update = method.make_update(point, networks, Data(images_of(point), source=images_of(point)), ranks)
+    updates, count = in_one_call(update), itertools.count()
+
+    def steps(number: int) -> None:
+        for step in itertools.islice(count, number):
+            metrics = updates(step, 1)
+        float(metrics["g_loss"][0])
+
+    # All ranks have to carry out equally many updates: the first of them says how many.
+    seconds, matrix = timed(steps, args.block_seconds, lambda mine: ranks.first_does(lambda: mine))
+    peak = peak_gb() - before
+    gflop, activations = counted(update)
+    weights = sum(4e-9 * np.prod(v.shape) for part in networks.values() for v in variables_of(part))
+    gradients = 4e-9 * max(
+        sum(np.prod(v.shape) for v in model.trainable_variables)
+        for model in networks.values()
+        if hasattr(model, "trainable_variables") and hasattr(model, "layers")
+    )
+    ranks.close()
+    return {
+        "seconds": seconds,
+        "matrix": matrix,
+        "gflop": gflop * place.ranks,
+        "peak_gb": peak,
+        "held_gb": activations + weights + gradients,
+    }
+
+
+def counted(update: Callable[..., Any]) -> tuple[float, float]:
+    """GFLOP of an update's convolutions and matrix products, and GB of what its backward passes need.
+
+    A forward tensor that a gradient takes has to be held until then; the turns of an update, which come one
+    after another, hold theirs in turn.
+    """
+    import tensorflow as tf
+
+    graph = tf.function(update, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).graph
+    flop = 0
+    held: dict[str, dict[str, float]] = {}
+    for op in _carried_out(graph):
+        flop += _flop(op)
+        if "gradient_tape" not in op.name:
+            continue
+        turn = next((part for part in op.name.split("/") if part.startswith("turn_")), "")
+        for tensor in op.inputs:
+            source = tensor.op
+            if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
+                continue
+            if tensor.shape.is_fully_defined():
+                held.setdefault(turn, {})[tensor.name] = 1e-9 * tensor.dtype.size * np.prod(tensor.shape)
+    return 1e-9 * flop, max((sum(tensors.values()) for tensors in held.values()), default=0.0)
+
+
+def _carried_out(graph: Any) -> set[Any]:
+    """The operations that results and changes of variables hang on: TensorFlow leaves out the others."""
+    waiting, found = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs], set()
+    while waiting:
+        op = waiting.pop()
+        if op not in found:
+            found.add(op)
+            waiting += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
+    return found
+
+
+def _flop(op: Any) -> float:
+    """Two for each multiplication of a convolution, of its gradients, or of a matrix product."""
+    if op.type == "Conv2D":
+        kernel, outputs = op.inputs[1].shape, op.outputs[0].shape
+        return float(2 * np.prod(kernel[:3]) * np.prod(outputs))
+    if op.type == "Conv2DBackpropInput":
+        kernel, outputs = op.inputs[1].shape, op.inputs[2].shape
+        return float(2 * np.prod(kernel[:3]) * np.prod(outputs))
+    if op.type == "Conv2DBackpropFilter":
+        kernel, outputs = op.outputs[0].shape, op.inputs[2].shape
+        return float(2 * np.prod(kernel[:3]) * np.prod(outputs)) if kernel.rank else 0.0
+    if op.type in ("MatMul", "BatchMatMulV2"):
+        a, out = op.inputs[0].shape, op.outputs[0].shape
+        inner = a[-2] if op.type == "MatMul" and op.get_attr("transpose_a") else a[-1]
+        return float(2 * inner * np.prod(out))
+    return 0.0
+
+
+def notebook(args: argparse.Namespace) -> dict[str, float]:
+    point = point_of(args.presets[0], args.sizes[0], args)
+    step = NOTEBOOKS[point.preset](point, images_of(point))
+
+    def steps(number: int) -> None:
+        for _ in range(number):
+            step()
+
+    seconds, matrix = timed(steps, args.block_seconds, lambda mine: mine)
+    return {"seconds": seconds, "matrix": matrix}
+
+
+def predict_and_train_on_batch(point: Point, images: np.ndarray) -> Callable[[], None]:
+    """The study's own loop."""
+    import keras
+
+    from petgan.models import networks_of
+    from petgan.models.layers import plain
+
+    generator, discriminator = map(plain, networks_of(point))
+    scaled, random = images / np.float32(127.5) - 1, np.random.default_rng(0)
+
+    def optimizer() -> keras.Optimizer:
+        return keras.optimizers.RMSprop(point.learning_rate, clipvalue=point.gradient_clip)
+
+    discriminator.compile(optimizer(), "binary_crossentropy")
+    noise = keras.Input((point.latent_size,))
+    combined = keras.Model(noise, discriminator(generator(noise)))
+    combined.compile(optimizer(), "binary_crossentropy")
+    n = point.batch_size
+
+    def step() -> None:
+        real = scaled[random.integers(len(scaled), size=n)]
+        fake = generator.predict(random.normal(size=(n, point.latent_size)), verbose=0)
+        discriminator.trainable = True
+        discriminator.train_on_batch(real, np.ones((n, 1)))
+        discriminator.train_on_batch(fake, np.zeros((n, 1)))
+        discriminator.trainable = False
+        combined.train_on_batch(random.normal(size=(n, point.latent_size)), np.ones((n, 1)))
+
+    return step
+
+
+def custom_train_step(point: Point, images: np.ndarray) -> Callable[[], None]:
+    """Keras' published WGAN-GP, a model with a train_step of its own; or with clipped weights instead."""
+    import keras
+    import tensorflow as tf
+
+    from petgan.models import networks_of
+    from petgan.models.layers import plain
+
+    generator, critic = map(plain, networks_of(point))
+    scaled, random = images / np.float32(127.5) - 1, np.random.default_rng(0)
+    n = point.batch_size
+
+    class WGAN(keras.Model):
+        def train_step(self, data: Any) -> dict[str, Any]:
+            real = data[0]
+            for _ in range(point.n_critic or 1):
+                with tf.GradientTape() as tape:
+                    fake = generator(tf.random.normal((n, point.latent_size)), training=True)
+                    loss = tf.reduce_mean(critic(fake, training=True)) - tf.reduce_mean(
+                        critic(real, training=True)
+                    )
+                    if point.gp_weight is not None:
+                        mixed = real + tf.random.uniform((n, 1, 1, 1)) * (fake - real)
+                        with tf.GradientTape() as inner:
+                            inner.watch(mixed)
+                            scores = critic(mixed, training=True)
+                        norm = tf.sqrt(tf.reduce_sum(tf.square(inner.gradient(scores, mixed)), [1, 2, 3]))
+                        loss += point.gp_weight * tf.reduce_mean((norm - 1) ** 2)
+                variables = critic.trainable_variables
+                self.critic_optimizer.apply(tape.gradient(loss, variables), variables)
+                if point.weight_clip is not None:
+                    for variable in variables:
+                        variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
+            with tf.GradientTape() as tape:
+                fake = generator(tf.random.normal((n, point.latent_size)), training=True)
+                g_loss = -tf.reduce_mean(critic(fake, training=True))
+            variables = generator.trainable_variables
+            self.generator_optimizer.apply(tape.gradient(g_loss, variables), variables)
+            return {"loss": loss, "g_loss": g_loss}
+
+    model = WGAN()
+    model.compile()
+    for name, network in (("critic_optimizer", critic), ("generator_optimizer", generator)):
+        made = keras.optimizers.get(point.optimizer)
+        made.build(network.trainable_variables)
+        setattr(model, name, made)
+    return lambda: model.train_on_batch(scaled[random.integers(len(scaled), size=n)])
+
+
+NOTEBOOKS = {
+    "gan": predict_and_train_on_batch,
+    "dcgan": predict_and_train_on_batch,
+    "wgan": custom_train_step,
+    "wgan-gp": custom_train_step,
+}
+CHILDREN = {"petgan": petgan, "notebook": notebook}
+
+
+def timed(
+    steps: Callable[[int], None], block_seconds: float, agree: Callable[[int], int]
+) -> tuple[float, float]:
+    """Median seconds of a step, and the median matrix rate (GFLOP/s) measured between them."""
+    steps(1)  # builds the graph
+    start = time.perf_counter()
+    steps(1)
+    number = agree(max(1, round(block_seconds / (time.perf_counter() - start))))
+    seconds, rates = [], []
+    for _ in range(BLOCKS):
+        rates.append(matrix_gflops())
+        start = time.perf_counter()
+        steps(number)
+        seconds.append((time.perf_counter() - start) / number)
+    return statistics.median(seconds), statistics.median(rates)
+
+
+def matrix_gflops() -> float:
+    """float32 matrix products: of TensorFlow on a GPU, of NumPy on all cores without one."""
+    import tensorflow as tf
+
+    a = np.random.default_rng(0).standard_normal((MATRIX, MATRIX), np.float32)
+    if tf.config.list_physical_devices("GPU"):
+        on_device = tf.constant(a)
+        float(tf.reduce_sum(on_device @ on_device))
+        start = time.perf_counter()
+        for _ in range(50):
+            product = on_device @ on_device
+        float(product[0, 0])
+        return 50 * 2e-9 * MATRIX**3 / (time.perf_counter() - start)
+    start = time.perf_counter()
+    for _ in range(3):
+        a @ a
+    return 3 * 2e-9 * MATRIX**3 / (time.perf_counter() - start)
+
+
+def point_of(preset: str, size: int, args: argparse.Namespace) -> Point:
+    values = {
+        "preset": preset,
+        "image_size": size,
+        "batch_size": args.batch_size,
+        "compute_dtype": args.compute_dtype,
+    }
+    return resolve_point(values)
+
+
+def images_of(point: Point) -> np.ndarray:
+    shape = (TRAINING_IMAGES, point.image_size, point.image_size, 1)
+    return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+
+
+def resident_gb() -> float:
+    return _status("VmRSS:")
+
+
+def peak_gb() -> float:
+    return _status("VmHWM:")
+
+
+def _status(key: str) -> float:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024e-9
+
+
+def plot(rows: list[dict[str, Any]], path: Path) -> None:
+    """Draw the rate of every row as a share of the matrix rate."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    labels = [f"{row['preset']} {row['pixels']} px, {row['ranks']} rank(s)" for row in rows]
+    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(rows) + 1.2), layout="constrained")
+    bars = axes.barh(labels, [row["share"] for row in rows])
+    told = [f"{row['steps/s']:.2f} steps/s" for row in rows]
+    axes.bar_label(bars, told, padding=3)
+    axes.set(xlabel="share of the matrix rate", xlim=(0, 1.15))
+    axes.invert_yaxis()
+    figure.savefig(path, dpi=150)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 if __name__ == "__main__":

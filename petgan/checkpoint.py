@@ -2,11 +2,12 @@
 
 Layout (schema 1)
 -----------------
-``generator``, ``discriminator``, ``ema_generator``, ``generator_optimizer``, ``discriminator_optimizer``
-    one dataset a variable, named by its position and name, in Keras' order
+``generator``, ``discriminator``, ``ema_generator``, ``generator_optimizer``, ...
+    the parts of the run's `Networks`: one dataset a variable, named by its position and name, in Keras' order
 attributes
     ``schema_version``, ``run_id``, ``preset``, ``step`` (updates done), ``seed`` (with the step, all of
-    the random state), ``dataset_digest``, ``point`` (JSON), ``digest`` (SHA-256 over all of it)
+    the random state), ``dataset_digest``, ``source_digest`` where images are translated, ``point`` (JSON),
+    ``digest`` (SHA-256 over all of it)
 """
 
 from __future__ import annotations
@@ -28,15 +29,19 @@ import numpy as np
 from petgan.config import Point, RunConfig, validated
 from petgan.errors import CheckpointError, ConfigError, DatasetError
 from petgan.hdf5 import atomic_hdf5
+from petgan.methods import method_of
+from petgan.methods.networks import Networks, variables_of
 from petgan.models import build
 from petgan.models.dcgan import FIRST_CHANNELS
 from petgan.models.layers import plain
 from petgan.presets import PRESETS
 from petgan.runs import atomic_path, file_digest
-from petgan.steps import Networks
 
 SCHEMA_VERSION = 1
-GROUPS = ("generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer")
+# The order in which the digest takes the parts that every checkpoint of schema 1 once had; others follow.
+FIRST_PARTS = (
+    "generator", "discriminator", "ema_generator", "generator_optimizer", "discriminator_optimizer",
+)  # fmt: skip
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +55,7 @@ class Header:
     dataset_digest: str
     point: Point
     digest: str
+    source_digest: str | None = None
 
 
 def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: int) -> None:
@@ -60,7 +66,7 @@ def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: in
     DiskError
         If the disk is full: nothing is left behind, and older checkpoints stay.
     """
-    arrays = {name: _named_arrays(_variables(getattr(networks, name))) for name in GROUPS}
+    arrays = {name: _named_arrays(variables_of(part)) for name, part in networks.items()}
     attributes = {
         "schema_version": SCHEMA_VERSION,
         "run_id": config.run_id,
@@ -70,6 +76,8 @@ def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: in
         "dataset_digest": config.dataset.digest,
         "point": config.point.model_dump_json(),
     }
+    if config.source is not None:
+        attributes["source_digest"] = config.source_digest
     with atomic_hdf5(path) as file:
         for group, members in arrays.items():
             for name, array in members.items():
@@ -79,7 +87,7 @@ def write_checkpoint(path: Path, networks: Networks, config: RunConfig, step: in
 
 def all_variables(networks: Networks) -> list[keras.Variable]:
     """All that a checkpoint holds, in its order."""
-    return [variable for name in GROUPS for variable in _variables(getattr(networks, name))]
+    return [variable for part in networks.values() for variable in variables_of(part)]
 
 
 def read_newest(candidates: list[Path], networks: Networks, config: RunConfig) -> Header | None:
@@ -101,22 +109,25 @@ def read_newest(candidates: list[Path], networks: Networks, config: RunConfig) -
             logger.warning("%s; going back to %s", error, older.name)
             continue
         _check_belongs(path, header, config)
-        for name in GROUPS:
-            _check_shapes(path, name, _variables(getattr(networks, name)), list(arrays[name].values()))
-        for name in GROUPS:
-            _assign(_variables(getattr(networks, name)), arrays[name])
+        for name, part in networks.items():
+            _check_shapes(path, name, variables_of(part), list(arrays.get(name, {}).values()))
+        for name, part in networks.items():
+            _assign(variables_of(part), arrays[name])
         return header
     return None
 
 
 def _check_belongs(path: Path, header: Header, config: RunConfig) -> None:
-    if header.dataset_digest != config.dataset.digest:
-        raise DatasetError(
-            "the dataset has changed since the run began",
-            value=config.dataset.digest[:12],
-            allowed=header.dataset_digest[:12],
-            hint="bring the old dataset back, or give the run a folder of its own",
-        )
+    of_header = {"dataset": header.dataset_digest, "source": header.source_digest}
+    of_run = {"dataset": config.dataset.digest, "source": config.source_digest}
+    for kind, digest in of_header.items():
+        if digest != of_run[kind]:
+            raise DatasetError(
+                f"the {kind} has changed since the run began",
+                value=str(of_run[kind])[:12],
+                allowed=str(digest)[:12],
+                hint=f"bring the old {kind} back, or give the run a folder of its own",
+            )
     theirs, ours = header.point.model_dump(), config.point.model_dump()
     for name, value in theirs.items():
         if ours[name] != value and name != "init_from":  # the file may have moved: its digest counts
@@ -151,18 +162,27 @@ def read_generator(path: Path | str, averaged: bool = True) -> tuple[keras.Model
     if not _is_checkpoint(path):
         return read_published_generator(path)[0], None
     header, arrays = _read(path)
-    generator, _ = _build(header.point)
+    generator = method_of(header.point.preset).make_generator(header.point)
     name = "ema_generator" if averaged else "generator"
     _check_shapes(path, name, generator.weights, list(arrays[name].values()))
     _assign(generator.weights, arrays[name])
     return generator, header
 
 
-def start_from(path: Path | str, digest: str | None, networks: Networks) -> None:
+def start_from(path: Path | str, digest: str | None, networks: Networks, parts: str = "both") -> None:
     """Start `networks` from another run's weights; optimizers stay fresh.
 
-    The generator and its average start from the other's average, the discriminator from its
-    discriminator. A generator that the study published starts the generator alone.
+    The generator and its average start from the other's average, all other networks from their namesakes.
+    A generator that the study published starts the generator alone.
+
+    Parameters
+    ----------
+    path : path
+    digest : str or None
+        SHA-256 that the file must have.
+    networks : Networks
+    parts : {"both", "generator", "discriminator"}
+        Which of them start so; the others keep their fresh weights.
 
     Raises
     ------
@@ -177,18 +197,24 @@ def start_from(path: Path | str, digest: str | None, networks: Networks) -> None
             f"{path} has changed since this run was made", hint="make the transfer again, from what it is now"
         )
     if _is_checkpoint(path):
-        _, arrays = _read(path)
-        sources = {
-            "generator": list(arrays["ema_generator"].values()),
-            "discriminator": list(arrays["discriminator"].values()),
-        }
+        arrays = {name: list(members.values()) for name, members in _read(path)[1].items()}
+        arrays["generator"] = arrays["ema_generator"]
     else:
-        sources = {"generator": read_published_generator(path)[0].get_weights()}
+        arrays = {"generator": read_published_generator(path)[0].get_weights()}
+    sources = {
+        name: arrays[name]
+        for name, part in networks.items()
+        if name in arrays and isinstance(part, keras.Model) and name != "ema_generator"
+    }
+    if parts != "both":
+        if parts not in sources:
+            raise CheckpointError(f"{path} has no {parts} to start from", allowed=sources)
+        sources = {parts: sources[parts]}
     for name, values in sources.items():
-        _check_shapes(path, name, getattr(networks, name).weights, values)
+        _check_shapes(path, name, networks[name].weights, values)
     for name, values in sources.items():
-        getattr(networks, name).set_weights(values)
-    networks.ema_generator.set_weights(sources["generator"])
+        networks[name].set_weights(values)
+    networks.ema_generator.set_weights(networks.generator.get_weights())
 
 
 def export_generator(path: Path, generator: keras.Model) -> None:
@@ -292,15 +318,6 @@ def _names(values: Any) -> list[str]:
 # --- reading and writing variables --------------------------------------------------------------
 
 
-def _build(point: Point) -> tuple[keras.Model, keras.Model]:
-    options = {"latent_size": point.latent_size, "dropout": point.dropout, "quirks": point.quirks}
-    return build(point.preset, point.image_size, **options)
-
-
-def _variables(part: keras.Model | keras.Optimizer) -> list[keras.Variable]:
-    return part.weights if isinstance(part, keras.Model) else part.variables
-
-
 def _named_arrays(variables: list[keras.Variable]) -> dict[str, np.ndarray]:
     # The position comes first: h5py lists members by name, Keras numbers layers by session.
     return {f"{i:03d}_{v.name}": np.asarray(v) for i, v in enumerate(variables)}
@@ -336,7 +353,7 @@ def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
                 raise CheckpointError(
                     f"{path} has another schema version", value=version, allowed=str(SCHEMA_VERSION)
                 )
-            arrays = {name: {k: v[()] for k, v in file[name].items()} for name in GROUPS}
+            arrays = {name: {k: v[()] for k, v in file[name].items()} for name in file}
         digest = attributes.pop("digest")
         if _digest(arrays, attributes) != digest:
             raise CheckpointError(f"{path} is damaged: it does not match its digest")
@@ -346,6 +363,7 @@ def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
             attributes["dataset_digest"],
             validated(Point, json.loads(attributes["point"])),
             digest,
+            attributes.get("source_digest"),
         )
     except FileNotFoundError:
         raise CheckpointError(f"there is no checkpoint {path}") from None
@@ -356,11 +374,16 @@ def _read(path: Path) -> tuple[Header, dict[str, dict[str, np.ndarray]]]:
 
 def _digest(arrays: dict[str, dict[str, np.ndarray]], attributes: dict[str, Any]) -> str:
     total = hashlib.sha256(json.dumps(attributes, sort_keys=True).encode())
-    for group, members in arrays.items():
+    for group in sorted(arrays, key=_place):
+        members = arrays[group]
         for position, array in enumerate(members.values()):  # Keras' names depend on the session
             total.update(f"{group}/{position} {array.dtype} {array.shape}".encode())
             total.update(np.ascontiguousarray(array).tobytes())
     return total.hexdigest()
+
+
+def _place(part: str) -> tuple[int, str]:
+    return (FIRST_PARTS.index(part) if part in FIRST_PARTS else len(FIRST_PARTS)), part
 
 
 def _is_checkpoint(path: Path) -> bool:

@@ -42,6 +42,17 @@ _LIMITS = (
     "held-out ones. It compares images of 32 x 32 pixels, and finds no copy that was turned, nor a part "
     "of an image. The test finds memory of many patients, and may miss that of a few."
 )
+_DRAWN = (
+    "drawn from the averaged generator of a generative adversarial network, at random and without selection"
+)
+_SHOWN = (
+    "made by the averaged generator of a generative adversarial network, one of each image that it was "
+    "shown, in their order and without selection"
+)
+_OF_PATIENTS = (
+    "Each image was made of an image of a patient, and may tell whose: that it is no copy of it by the rule "
+    "above does not rule that out."
+)
 _ALLOWED = "Copies were allowed when it was made: it must be kept as the patient data that it was trained on."
 
 
@@ -67,6 +78,7 @@ def datasheet(
         What JSON can hold.
     """
     scores, why_none = _scores(evaluation, lineage["checkpoint_digest"])
+    inputs = lineage.get("inputs")
     return {
         "schema_version": SCHEMA_VERSION,
         "motivation": {
@@ -74,7 +86,8 @@ def datasheet(
             "created_by": f"petgan {lineage['code_version']}",
         },
         "composition": {
-            "instances": "synthetic images, grey, square, uint8; each is independent of the others",
+            "instances": "synthetic images, grey, square, uint8; "
+            + ("one of each image that was shown" if inputs else "each is independent of the others"),
             "count": lineage["count"],
             "image_size_pixels": image_size,
             "resembles": dict(meaning),
@@ -83,9 +96,9 @@ def datasheet(
             "errors_and_redundancies": "images that no patient could have; see the scores",
         },
         "collection_process": {
-            "mechanism": "drawn from the averaged generator of a generative adversarial network, at random "
-            "and without selection",
+            "mechanism": _SHOWN if inputs else _DRAWN,
             **{name: lineage[name] for name in _OF_THE_ORIGIN},
+            "inputs": inputs and {name: inputs[name] for name in ("dataset_digest", "synthetic")},
             "started_from": [
                 {name: start[name] for name in ("checkpoint_digest", "dataset_digest")}
                 for start in lineage["started_from"]
@@ -96,8 +109,14 @@ def datasheet(
         "privacy": {
             "copies_allowed": lineage["copies_allowed"],
             "copy_check": lineage["copy_check"],
+            "copy_check_of_the_inputs": inputs and inputs["copy_check"],
             "copy_checks_of_the_start": [start["copy_check"] for start in lineage["started_from"]],
-            "limits": ([_ALLOWED] if lineage["copies_allowed"] else []) + [_LIMITS, _ANONYMITY],
+            "limits": [
+                *([_ALLOWED] if lineage["copies_allowed"] else []),
+                *([_OF_PATIENTS] if inputs and not inputs["synthetic"] else []),
+                _LIMITS,
+                _ANONYMITY,
+            ],
         },
         "uses": {"intended": _USES, "not_intended": _NOT_FOR},
         "distribution": "The terms of the training images may bind their derivatives: ask who gave them.",
@@ -142,6 +161,10 @@ def _page(sheet: Mapping[str, Any]) -> Iterator[str]:
     yield f"- digest: {_known(content['digest'])}"
     yield from ("", "## Collection process", f"The images were {origin['mechanism']}.", "")
     yield from _table(("what", "value"), [(n.replace("_", " "), origin[n]) for n in _OF_THE_ORIGIN])
+    if origin["inputs"]:
+        kind = "synthetic images" if origin["inputs"]["synthetic"] else "images of patients"
+        yield ""
+        yield f"It was shown {kind}, of dataset {origin['inputs']['dataset_digest']}."
     for start in origin["started_from"]:
         yield ""
         yield (
@@ -151,6 +174,8 @@ def _page(sheet: Mapping[str, Any]) -> Iterator[str]:
     yield from ("", "## Preprocessing", sheet["preprocessing"])
     yield from ("", "## Quality", *_quality(sheet["quality"]))
     yield from ("", "## Privacy", *_privacy(privacy["copy_check"], "training images"))
+    if privacy["copy_check_of_the_inputs"]:
+        yield from ("", "### Inputs", _inputs(privacy["copy_check_of_the_inputs"]))
     for number, check in enumerate(privacy["copy_checks_of_the_start"], 1):
         yield from ("", f"### Start {number}", *_privacy(check, "training images of the start"))
     for limit in privacy["limits"]:
@@ -200,6 +225,15 @@ def _row(score: Mapping[str, Any]) -> tuple[str, ...]:
         unseen,
         score["protocol"],
         score["ruler"],
+    )
+
+
+def _inputs(check: Mapping[str, Any]) -> str:
+    if not check["checked"]:
+        return f"The images were not compared with those that were shown: {check['reason']}."
+    return (
+        f"{check['copies']} copies of the images that were shown: a copy is nearer than {check['threshold']} "
+        f"of the patients' distance, and the nearest image is at {check['smallest_ratio']:.2f}."
     )
 
 

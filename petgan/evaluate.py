@@ -17,14 +17,16 @@ import h5py
 import numpy as np
 
 from petgan.config import DatasetRef
-from petgan.errors import ConfigError, DiskError, InputError, Interrupted, PetganError
+from petgan.errors import ConfigError, DatasetError, DiskError, InputError, Interrupted, PetganError
 from petgan.features import Extractor, NetworkFile
 from petgan.gates import Findings, RealImages
 from petgan.pictures import save_png, sheet
-from petgan.protocols import PROTOCOLS
+from petgan.presets import PRESETS
+from petgan.protocols import FEWEST_IMAGES, PROTOCOLS
 from petgan.reference import Reference, blind_to, in_parallel, spoken
 from petgan.rulers import Ruler, Sample, make_rulers
 from petgan.runs import EVALUATION_SCHEMA, ExperimentFolder, RunFolder, read_json, write_json
+from petgan.store import held_out_images
 
 NOISE_SEED = 2
 UNBIASED_FROM = 2048  # samples that fill the covariance of InceptionV3's features
@@ -33,10 +35,18 @@ logger = logging.getLogger(__name__)
 
 
 class Draw(Protocol):
-    """Draws `count` images (count, size, size) uint8 from the generator of a checkpoint, with its header."""
+    """Draws `count` images (count, size, size) uint8 from the generator of a checkpoint, with its header.
+
+    A generator that is shown images makes one of each of the first `inputs` (n, size, size, 1) uint8.
+    """
 
     def __call__(
-        self, checkpoint: Path, count: int, seed: int, averaged: bool = True
+        self,
+        checkpoint: Path,
+        count: int,
+        seed: int,
+        averaged: bool = True,
+        inputs: np.ndarray | None = None,
     ) -> tuple[np.ndarray, Any]: ...
 
 
@@ -44,6 +54,11 @@ NO_NETWORK = (
     "There is no network with learned weights, so neither KID nor FID, and the headline is the sliced "
     "Wasserstein distance (swd): a network that was never trained is blind on these images. "
     "'petgan doctor' says where the weights go; or give --weights FILE."
+)
+
+SHOWN_THEMSELVES = (
+    "The generator was shown the very images that it is scored against, made small: its scores compare with "
+    "those of its like only."
 )
 
 
@@ -72,7 +87,8 @@ def evaluate_experiment(
         themselves only.
     images : int, optional
         Generated images to score; by default as many as there are test images, and at least half as many
-        as there are training images up to 150.
+        as there are training images up to 150. Where a generator of the experiment is shown images, all
+        have at most as many, so that their scores compare.
     force : bool
         Score again what has been scored.
 
@@ -108,7 +124,10 @@ def check_experiment(
 
 @dataclass(frozen=True)
 class Scoring:
-    """All that is the same for every run."""
+    """All that is the same for every run.
+
+    `shown` holds what generators are shown: held-out images of the dataset and of the source, by these names.
+    """
 
     protocol: str
     reference: Reference
@@ -116,6 +135,8 @@ class Scoring:
     extractors: Sequence[Extractor]
     rulers: Sequence[Ruler]
     count: int
+    shown: Mapping[str, np.ndarray]
+    notes: Sequence[str]
 
     def is_done(self, run: RunFolder) -> bool:
         """Whether the run has these scores, of the weights that it has now."""
@@ -159,6 +180,20 @@ def _prepare(
     extractors = [Extractor(network, settings.resize) for network in networks]
     reference = Reference(dataset, settings, extractors, experiment.cache)
     count = settings.count(images, reference.modality, len(reference.train), len(reference.test))
+    shown, notes = _shown(experiment), []
+    if (there := min(map(len, shown.values()), default=count)) < count:
+        notes.append(
+            f"A generator is shown images here, and there are {there}: no more are scored of any run."
+        )
+        logger.info("%s", notes[0])
+        count = there
+    if count < FEWEST_IMAGES:
+        raise DatasetError(
+            "there are too few held-out images to show to a generator",
+            value=count,
+            allowed=f"{FEWEST_IMAGES} or more",
+            hint="ingest with another --split",
+        )
     fewest = min(count, len(reference.real))
     rulers = make_rulers(
         reference.images.shape[1], extractors, settings.metrics, settings.suffix, fewest=fewest
@@ -166,7 +201,14 @@ def _prepare(
     train, held_out = reference.train, reference.held_out
     pixels, patients = reference.images, reference.patients
     gates = RealImages(pixels[train], patients[train], pixels[held_out], patients[held_out])
-    return Scoring(protocol, reference, gates, extractors, rulers, count)
+    return Scoring(protocol, reference, gates, extractors, rulers, count, shown, notes)
+
+
+def _shown(experiment: ExperimentFolder) -> dict[str, np.ndarray]:
+    """Held-out images of each dataset whose images generators of the experiment are shown."""
+    record = experiment.record()
+    kinds = {PRESETS[entry["point"]["preset"]].shown for entry in record["points"]} - {"nothing"}
+    return {kind: held_out_images(DatasetRef(**record[kind])) for kind in sorted(kinds)}
 
 
 def check_rulers(experiment: ExperimentFolder, scoring: Scoring) -> None:
@@ -210,7 +252,9 @@ def _score_all(runs: list[RunFolder], scoring: Scoring, draw: Draw) -> None:
 def _score(run: RunFolder, scoring: Scoring, draw: Draw) -> dict[str, Any]:
     protocol = scoring.protocol
     checkpoint = _checkpoint(run, protocol)
-    images, header = draw(checkpoint, scoring.count, NOISE_SEED, PROTOCOLS[protocol].averaged)
+    kind = PRESETS[run.config().point.preset].shown
+    averaged = PROTOCOLS[protocol].averaged
+    images, header = draw(checkpoint, scoring.count, NOISE_SEED, averaged, scoring.shown.get(kind))
     fake = Sample(
         images,
         {
@@ -236,7 +280,11 @@ def _score(run: RunFolder, scoring: Scoring, draw: Draw) -> dict[str, Any]:
             "gates": [asdict(gate) for gate in found.gates],
             "nearest": [asdict(near) for near in found.nearest],
             "copies": found.copies,
-            "notes": [*_notes(scoring, scores), *found.notes],
+            "notes": [
+                *([SHOWN_THEMSELVES] if kind == "dataset" else []),
+                *_notes(scoring, scores),
+                *found.notes,
+            ],
         }
         scores = [*scores, *others] if protocol == "petgan" else [*others, *scores]
     else:
@@ -292,7 +340,7 @@ def _leave_nearest(run: RunFolder, images: np.ndarray, found: Findings) -> None:
 
 
 def _notes(scoring: Scoring, scores: Sequence[Mapping[str, Any]]) -> list[str]:
-    notes = []
+    notes = list(scoring.notes)
     few = min(len(scoring.reference.real), scoring.count)
     if not scoring.extractors:
         notes.append(NO_NETWORK)

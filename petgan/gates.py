@@ -90,12 +90,15 @@ class RealImages:
         What the generator was trained on, and images of other patients, of which there may be none.
     train_patients, held_out_patients : ndarray (n,)
         Whose they are.
+    called : str
+        What the sentence on copies calls the images `train`.
     """
 
     train: np.ndarray
     train_patients: np.ndarray
     held_out: np.ndarray
     held_out_patients: np.ndarray
+    called: str = "training images"
 
     def check(self, images: np.ndarray, seed: int = 0) -> Findings:
         """Hold images against these.
@@ -123,7 +126,7 @@ class RealImages:
         else:
             copies = self._summary(found) | self._membership(images, seed)
             nearest = _nearest(found)
-            gates += _privacy(copies, len(images))
+            gates += _privacy(copies, len(images), self.called)
             notes += _notes(copies)
         return Findings(tuple(gates), copies, nearest, tuple(notes))
 
@@ -269,9 +272,9 @@ def _nearest(found: CopyCheck) -> tuple[Nearest, ...]:
     return tuple(Nearest(int(i), int(found.nearest[i]), float(found.ratios[i])) for i in order)
 
 
-def _privacy(copies: dict[str, Any], count: int) -> Iterator[Gate]:
+def _privacy(copies: dict[str, Any], count: int, of: str) -> Iterator[Gate]:
     if copies["copies"]:
-        words = f"{copies['copies']} of {count} images are copies of training images"
+        words = f"{copies['copies']} of {count} images are copies of {of}"
         yield Gate("copied", copies["smallest_ratio"], COPY_RATIO, words)
     test = copies["memorisation"]
     if test["rejects"]:

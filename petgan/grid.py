@@ -4,10 +4,12 @@ A grid is a YAML file with these keys:
 
 ``name``       of the experiment
 ``dataset``    path of the HDF5 file, relative to the current folder; may be given on the command line
+``source``     the same of a second one, whose images are translated, for presets that do that
 ``base``       values for every point; a preset leaves out those that it does not take
 ``seeds``      whole numbers; every point is trained once with each
 ``resources``  `petgan.config.Resources` of one run
 ``every``      `petgan.config.Every`
+``on_trouble`` ``continue`` or ``stop``: what becomes of a run that collapses or diverges
 ``sweeps``     see `Sweep`
 ``tables``     see `Table`
 ``published``  see `Published`
@@ -20,13 +22,24 @@ from __future__ import annotations
 
 import csv
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, StrictInt, ValidationError
 
-from petgan.config import DatasetRef, Every, Frozen, Point, Resources, resolve_point, run_id
+from petgan.config import (
+    DatasetRef,
+    Every,
+    Frozen,
+    OnTrouble,
+    Point,
+    Resources,
+    check_source,
+    resolve_point,
+    run_id,
+    source_of,
+)
 from petgan.errors import ConfigError, InputError
 from petgan.sweeps import UNKNOWN_IMAGE_SIZE, Configuration, Expansion, Name, Sweep, Table, Values
 from petgan.yamlsource import Place, YamlSource
@@ -53,10 +66,12 @@ class Published(Frozen):
 class _GridFile(Frozen):
     name: Name
     dataset: str | None = None
+    source: str | None = None
     base: Values = Field(default_factory=dict)
     seeds: list[Annotated[StrictInt, Field(ge=0, lt=2**31)]] = Field(default=[0], min_length=1)
     resources: Resources = Resources()
     every: Every = Every()
+    on_trouble: OnTrouble = "continue"
     sweeps: Annotated[list[Sweep], Field(min_length=1)]
     tables: list[Table] = Field(default_factory=list)
     published: Published | None = None
@@ -75,12 +90,20 @@ class GridPoint:
         Full names of all sweeps that it belongs to, parents before children.
     start : str
         ``scratch``, or ``transfer`` where the point starts from other networks.
+    source : DatasetRef or None
+        The dataset whose images are translated, where the preset does that.
     """
 
     run_id: str | None
     point: Point
     sweeps: tuple[str, ...]
     start: str = "scratch"
+    source: DatasetRef | None = None
+
+    def named(self, dataset: DatasetRef) -> GridPoint:
+        """The same with the run id that it has on this dataset."""
+        source = self.source.digest if self.source else None
+        return replace(self, run_id=run_id(self.point, dataset.digest, source))
 
 
 @dataclass(frozen=True)
@@ -92,7 +115,7 @@ class Grid:
     path : Path
     text : str
         The file's content.
-    name, dataset, seeds, resources, every, tables
+    name, dataset, source, seeds, resources, every, on_trouble, tables
         As in the file.
     published : list of dict or None
         The rows of the published file that were asked for.
@@ -105,9 +128,11 @@ class Grid:
     text: str
     name: str
     dataset: str | None
+    source: str | None
     seeds: tuple[int, ...]
     resources: Resources
     every: Every
+    on_trouble: OnTrouble
     tables: tuple[Table, ...]
     published: list[dict[str, Any]] | None
     published_datasets: list[str]
@@ -168,9 +193,11 @@ def load_grid(path: Path | str) -> Grid:
         text=text,
         name=parsed.name,
         dataset=parsed.dataset,
+        source=parsed.source,
         seeds=tuple(parsed.seeds),
         resources=parsed.resources,
         every=parsed.every,
+        on_trouble=parsed.on_trouble,
         tables=tuple(parsed.tables),
         published=_published_rows(parsed.published, source) if parsed.published else None,
         published_datasets=parsed.published.datasets if parsed.published else [],
@@ -178,7 +205,9 @@ def load_grid(path: Path | str) -> Grid:
     )
 
 
-def expand(grid: Grid, dataset: DatasetRef | None = None) -> list[GridPoint]:
+def expand(
+    grid: Grid, dataset: DatasetRef | None = None, source: DatasetRef | None = None
+) -> list[GridPoint]:
     """The points of a grid: all with the first seed, then all with the second, and so on.
 
     Parameters
@@ -186,15 +215,24 @@ def expand(grid: Grid, dataset: DatasetRef | None = None) -> list[GridPoint]:
     grid : Grid
     dataset : DatasetRef, optional
         Without it the image size is taken to be 224, and there are no run ids.
+    source : DatasetRef, optional
+        The dataset whose images are translated.
+
+    Raises
+    ------
+    ConfigError, DatasetError
+        If there is a dataset, and `source` is not what its points need.
     """
     image_size = dataset.image_size if dataset else UNKNOWN_IMAGE_SIZE
-    points = []
+    points: list[GridPoint] = []
     for seed in grid.seeds:
         for values, sweeps in grid.configurations:
             point = resolve_point({**values, "image_size": image_size, "seed": seed})
-            identity = run_id(point, dataset.digest) if dataset else None
-            points.append(GridPoint(identity, point, sweeps))
-    return points
+            points.append(GridPoint(None, point, sweeps, source=source_of(point, source)))
+    if dataset is None:
+        return points
+    check_source([point.point for point in points], dataset, source)
+    return [point.named(dataset) for point in points]
 
 
 _PARTS: dict[str, type[BaseModel]] = {

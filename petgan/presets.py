@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from petgan.registry import Registry
 
@@ -20,25 +20,47 @@ class Preset:
     Parameters
     ----------
     networks : str
-        ``"module:function"``; the function takes ``image_size``, ``latent_size``, ``dropout`` and
-        ``quirks`` and returns (generator, discriminator).
-    loss : str
-        ``"bce"`` (binary cross-entropy on a sigmoid) or ``"wasserstein"``.
+        ``"module:function"``; the function takes a `petgan.config.Point` and returns (generator,
+        discriminator), or whatever networks its method trains.
+    method : str
+        How they are trained: ``"module:METHOD"``, see `petgan.methods.Method`.
     defaults : mapping
         Field of `petgan.config.Point` to its value; fields that are absent are refused.
+    recipes : mapping
+        Name to what it sets in place of defaults; without any, the preset takes none.
     quirks : tuple of str
         The deviations of the published study that can be switched on by name.
+    shown : {"nothing", "dataset", "source"}
+        Of which dataset its generator is shown images: of none, it makes them of noise; of the run's own;
+        or of a second one, which such a preset needs.
     """
 
     networks: str
-    loss: str
+    method: str
     defaults: Mapping[str, Any]
-    quirks: tuple[str, ...] = field(default=())
+    quirks: tuple[str, ...] = ()
+    recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shown: Literal["nothing", "dataset", "source"] = "nothing"
 
 
 PRESETS: Registry[Preset] = Registry("preset")
 
+_STYLE = {
+    "normalization": "batch",
+    "activation": None,
+    "spectral_norm": False,
+    "minibatch_std": False,
+    "generator_width": 1.0,
+    "discriminator_width": 1.0,
+}
+
+ADVERSARIAL = "petgan.methods.adversarial:METHOD"
+
+_FEW_IMAGES = {"augment": "none", "ada_target": None, "enlarge": "none", "enlarge_factor": 1}
 _ADVERSARIAL = {
+    "recipe": "thesis",
+    "loss": "bce",
+    **_STYLE,
     "latent_size": 32,
     "batch_size": 32,
     "optimizer": "rmsprop",
@@ -51,43 +73,77 @@ _ADVERSARIAL = {
     "dropout": 0.4,
     "n_critic": 1,
     "ema_decay": 0.999,
+    "discriminator_learning_rate": None,
+    "r1_weight": None,
+    "lecam_weight": None,
+    "freeze_layers": 0,
+    **_FEW_IMAGES,
 }
 _WASSERSTEIN = {
     **_ADVERSARIAL,
+    "loss": "wasserstein",
     "latent_size": 128,
     "discriminator_decay": 0.0,
     "generator_decay": 0.0,
     "gradient_clip": None,
     "dropout": 0.25,
     "n_critic": 5,
+    "normalization": "none",
 }
+
+# The study's own; what holds a discriminator back; and what holds it back where images are few.
+_RECIPES: dict[str, Mapping[str, Any]] = {
+    "thesis": {},
+    "stable": {
+        "loss": "hinge",
+        "spectral_norm": True,
+        "dropout": 0.0,
+        "optimizer": "adam",
+        "learning_rate": 2e-4,
+        "beta_1": 0.5,
+        "beta_2": 0.9,
+        "gradient_clip": None,
+    },
+    "few-shot": {
+        "optimizer": "adam",
+        "learning_rate": 4e-4,
+        "beta_1": 0.5,
+        "beta_2": 0.99,
+        "gradient_clip": None,
+        "augment": "auto",
+    },
+}
+# A critic is held back by its own constraint.
+_WASSERSTEIN_RECIPES: dict[str, Mapping[str, Any]] = {"thesis": {}, "few-shot": {"augment": "auto"}}
 
 PRESETS.add(
     "gan",
-    Preset("petgan.models.gan:build", "bce", _ADVERSARIAL, ("unit-range", "uniform-noise")),
+    Preset("petgan.models.gan:build", ADVERSARIAL, _ADVERSARIAL, ("unit-range", "uniform-noise"), _RECIPES),
 )
 PRESETS.add(
     "dcgan",
     Preset(
         "petgan.models.dcgan:build",
-        "bce",
+        ADVERSARIAL,
         _ADVERSARIAL,
         ("unit-range", "uniform-noise", "relu-before-leaky"),
+        _RECIPES,
     ),
 )
 PRESETS.add(
     "wgan",
     Preset(
         "petgan.models.wgan:build",
-        "wasserstein",
+        ADVERSARIAL,
         {**_WASSERSTEIN, "batch_size": 16, "learning_rate": 5e-5, "weight_clip": 0.01},
+        recipes=_WASSERSTEIN_RECIPES,
     ),
 )
 PRESETS.add(
     "wgan-gp",
     Preset(
         "petgan.models.wgan:build",
-        "wasserstein",
+        ADVERSARIAL,
         {
             **_WASSERSTEIN,
             "batch_size": 16,
@@ -97,5 +153,75 @@ PRESETS.add(
             "beta_2": 0.9,
             "gp_weight": 1.0,
         },
+        recipes=_WASSERSTEIN_RECIPES,
+    ),
+)
+PRESETS.add(
+    "ddpm",
+    Preset(
+        "petgan.models.unet:build",
+        "petgan.methods.diffusion:METHOD",
+        {
+            "batch_size": 32,
+            "optimizer": "adam",
+            "learning_rate": 2e-4,  # Ho 2020, appendix B, as is the dropout
+            "beta_1": None,
+            "beta_2": None,
+            "gradient_clip": None,
+            "dropout": 0.1,
+            "ema_decay": 0.999,
+        },
+    ),
+)
+PRESETS.add(
+    "pggan",
+    Preset(
+        "petgan.models.pggan:build",
+        "petgan.methods.progressive:METHOD",
+        {
+            "latent_size": 64,
+            "batch_size": 16,
+            "optimizer": "adam",
+            "learning_rate": 1e-3,
+            "beta_1": 0.0,
+            "beta_2": 0.99,
+            "gp_weight": 10.0,
+            "n_critic": 1,
+            "ema_decay": 0.999,
+        },
+    ),
+)
+PRESETS.add(
+    "srgan",
+    Preset(
+        "petgan.models.srgan:build",
+        "petgan.methods.superresolution:METHOD",
+        {
+            "batch_size": 16,
+            "optimizer": "adam",
+            "learning_rate": 1e-4,
+            "beta_1": 0.9,
+            "beta_2": 0.999,
+            "ema_decay": 0.999,
+        },
+        shown="dataset",
+    ),
+)
+PRESETS.add(
+    "cut",
+    Preset(
+        "petgan.models.cut:build",
+        "petgan.methods.translation:METHOD",
+        {
+            "loss": "least-squares",
+            "batch_size": 4,
+            "optimizer": "adam",
+            "learning_rate": 2e-4,
+            "beta_1": 0.5,
+            "beta_2": 0.999,
+            "gradient_clip": None,
+            "ema_decay": 0.999,
+        },
+        shown="source",
     ),
 )

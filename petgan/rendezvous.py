@@ -309,6 +309,7 @@ AGREE = {
     "image": "have every node read the same image file",
     "configuration": "make sure that all nodes see the same run folder",
     "dataset": "bring the same file to all nodes, or use one on the shared file system",
+    "source": "bring the same file to all nodes, or use one on the shared file system",
     "weights": "start the run again: it begins from its last checkpoint",
 }
 

@@ -173,6 +173,8 @@ class Status:
         The last logged metrics, by name.
     error : str, optional
         One sentence on why it failed.
+    trouble : str, optional
+        What is wrong with the training as of the last logged step, see `petgan.watch`.
     started, updated : float, optional
         Seconds since the epoch.
     host, pid : optional
@@ -188,6 +190,7 @@ class Status:
     busy_seconds: float = 0.0
     last: dict[str, float] = field(default_factory=dict)
     error: str | None = None
+    trouble: str | None = None
     started: float | None = None
     updated: float | None = None
     host: str | None = None
@@ -495,8 +498,9 @@ class Submission:
 class ExperimentFolder:
     """The folder of one submitted grid.
 
-    ``experiment.json`` holds the resolved grid: ``name``, ``dataset`` (path, digest, ...), ``points``
-    (run id, the sweeps that each belongs to and its configuration), ``tables``, ``published``.
+    ``experiment.json`` holds the resolved grid: ``name``, ``dataset`` (path, digest, ...), ``source`` (the
+    same of the dataset whose images are translated, or null), ``points`` (run id, the sweeps that each
+    belongs to and its configuration), ``tables``, ``published``.
     """
 
     path: Path
@@ -565,6 +569,11 @@ class ExperimentFolder:
             )
         record: Mapping[str, Any] = read_json(self.record_file)
         return record
+
+    def datasets(self) -> list[Path]:
+        """The files of the datasets that its runs read."""
+        record = self.record()
+        return [Path(record[kind]["path"]) for kind in ("dataset", "source") if record.get(kind)]
 
     def run(self, run_id: str) -> RunFolder:
         return RunFolder(self.runs / run_id)

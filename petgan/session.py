@@ -99,8 +99,8 @@ class Follower:
     def progress(self, step: int) -> None:
         """Say that update `step` is done."""
 
-    def logged(self, values: dict[str, float]) -> None:
-        """Keep the metrics of the last logged update for the status."""
+    def logged(self, values: dict[str, float], trouble: str | None) -> None:
+        """Keep the metrics of the last logged update, and what is wrong with them, for the status."""
 
     def keep_claim(self) -> None:
         """Refuse to write on if another process has taken the run over."""
@@ -192,8 +192,8 @@ class Session(Follower):
             self._spoke = now
             logger.info("%s", describe(status))
 
-    def logged(self, values: dict[str, float]) -> None:
-        self._status.last = values
+    def logged(self, values: dict[str, float], trouble: str | None) -> None:
+        self._status.last, self._status.trouble = values, trouble
 
     def keep_claim(self) -> None:
         """Refuse to write on if another process has taken the run over.

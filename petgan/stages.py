@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from petgan import container, launch, slurm, submit, transfer
-from petgan.config import DatasetRef, Point, validated
+from petgan.config import DatasetRef, Point, source_of, validated
 from petgan.errors import EXIT_INTERRUPTED, PetganError
 from petgan.grid import GridPoint
 from petgan.profile import Profile
@@ -46,11 +46,13 @@ def _choose(experiment: ExperimentFolder, name: str) -> int:
         time.sleep(_POLL_SECONDS)
     wanted = experiment.submission(name).transfer or {}
     record = experiment.record()
-    points = [
-        GridPoint(entry["run_id"], validated(Point, entry["point"]), tuple(entry["sweeps"]))
-        for entry in record["points"]
-        if entry["run_id"] in wanted["points"]
-    ]
+    known = [entry for entry in record["points"] if entry["run_id"] in wanted["points"]]
+    second = DatasetRef(**record["source"]) if record.get("source") else None
+    points = []
+    for entry in known:
+        point = validated(Point, entry["point"])
+        sweeps = tuple(entry["sweeps"])
+        points.append(GridPoint(entry["run_id"], point, sweeps, source=source_of(point, second)))
     sources, score = transfer.find_sources(wanted["source"], points, wanted["score"])
     both = transfer.pairs(points, sources, DatasetRef(**record["dataset"]))
     warm = [point for point in both if point.start == "transfer"]
@@ -62,12 +64,11 @@ def _choose(experiment: ExperimentFolder, name: str) -> int:
 
 def evaluate(experiment: ExperimentFolder, profile: Profile, image: Any, weights: str | None = None) -> int:
     """Score the finished runs."""
-    dataset = Path(experiment.record()["dataset"]["path"])
     return _in_container(
         profile,
         image,
         "evaluate",
-        read_only=[dataset, *([Path(weights)] if weights else [])],
+        read_only=[*experiment.datasets(), *([Path(weights)] if weights else [])],
         writable=experiment.path,
         experiment=experiment.path,
         weights=weights,
@@ -93,7 +94,7 @@ def synthesize(
             f"no run of {chosen.path} can be taken: its report names none as the best",
             hint=f"'petgan best {chosen.path}' says why",
         )
-    needed = [Path(chosen.record()["dataset"]["path"]), chosen.path, *_ancestors(chosen)]
+    needed = [*chosen.datasets(), chosen.path, *_ancestors(chosen)]
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".synthesize-", dir=target.parent) as folder:
         code = _in_container(
@@ -119,7 +120,7 @@ def _ancestors(experiment: ExperimentFolder) -> list[Path]:
         experiment = ExperimentFolder(Path(parent["experiment"]))
         if not experiment.record_file.is_file():
             return [*found, experiment.path] if experiment.path.exists() else found
-        found += [experiment.path, Path(experiment.record()["dataset"]["path"])]
+        found += [experiment.path, *experiment.datasets()]
     return found
 
 

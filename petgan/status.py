@@ -101,6 +101,8 @@ class RunStatus:
         The last logged metrics.
     error : str or None
         One sentence on why it failed.
+    trouble : str or None
+        What is wrong with its training, see `petgan.watch`.
     reason : str or None
         In words, why it waits, or what became of it when it was lost.
     job : str or None
@@ -123,6 +125,7 @@ class RunStatus:
     seconds_left: float | None
     last: dict[str, float]
     error: str | None
+    trouble: str | None
     reason: str | None
     job: str | None
     node: str | None
@@ -652,6 +655,7 @@ def _run_status(
         seconds_left=(steps - status.step) / speed if running and speed else None,
         last=status.last,
         error=status.error,
+        trouble=status.trouble,
         reason=known.reason,
         job=(job.job if job else None) or (status.job and status.job.partition("+")[0]),
         node=(job.task.nodes if job and job.task else None) or status.host,

@@ -63,6 +63,7 @@ from petgan.hdf5 import atomic_hdf5, own_dataset
 
 SCHEMA_VERSION = 2
 SPLITS = ("train", "validation", "test")
+HELD_OUT = SPLITS[1:]
 COLUMNS = ("patient", "source", "split", "view", "collection", "pixel_digest")
 COLUMNS_OF_SCHEMA = {1: tuple(name for name in COLUMNS if name != "collection"), 2: COLUMNS}
 DTYPES = ("uint8", "uint16", "float32")
@@ -345,17 +346,16 @@ class Dataset:
             modality=self.modality,
         )
 
-    def indices(self, split: str | None = None) -> np.ndarray:
-        """Positions of the images of one split (or of all), in the file's order."""
-        if split is None:
-            return np.arange(len(self))
-        if split not in SPLITS:
-            raise DatasetError("there is no such split", value=split, allowed=SPLITS)
-        return np.flatnonzero(self.columns["split"] == split)
+    def indices(self, *splits: str) -> np.ndarray:
+        """Positions of the images of these splits (or of all), in the file's order."""
+        for split in splits:
+            if split not in SPLITS:
+                raise DatasetError("there is no such split", value=split, allowed=SPLITS)
+        return np.flatnonzero(np.isin(self.columns["split"], splits or SPLITS))
 
-    def images(self, split: str | None = None) -> np.ndarray:
-        """Images of one split (or all): (n, size, size, 1) in the file's dtype."""
-        selected = self.indices(split)
+    def images(self, *splits: str) -> np.ndarray:
+        """Images of these splits (or all), in the file's order: (n, size, size, 1) in the file's dtype."""
+        selected = self.indices(*splits)
         stored = self._images
         with self._damaged("its images cannot be read"):
             if len(selected) == len(self):
@@ -364,6 +364,10 @@ class Dataset:
             for position, index in enumerate(selected):
                 out[position] = stored[index]
             return out
+
+    def stored(self, split: str) -> StoredImages:
+        """Images of one split, to be read when they are asked for; the dataset stays open as long."""
+        return StoredImages(self, self.indices(split))
 
     def image(self, index: int) -> np.ndarray:
         """One image: (size, size, 1)."""
@@ -392,3 +396,47 @@ class Dataset:
         }
         if _content_digest(self.columns, meaning, self.schema_version) != self.digest:
             raise self._damage("its rows do not match its digest")
+
+
+class StoredImages:
+    """Images of a dataset that are read when they are asked for.
+
+    Parameters
+    ----------
+    dataset : Dataset
+    indices : ndarray (n,) int
+        Their positions in it.
+
+    Attributes
+    ----------
+    shape : tuple
+        (n, size, size, 1).
+    """
+
+    def __init__(self, dataset: Dataset, indices: np.ndarray) -> None:
+        self._dataset, self._indices = dataset, indices
+        self.shape = (len(indices), dataset.image_size, dataset.image_size, 1)
+
+    def read(self, positions: np.ndarray) -> np.ndarray:
+        """Those at `positions` (m,), in this order, repeated ones too: (m, size, size, 1)."""
+        return np.stack([self._dataset.image(index) for index in self._indices[positions]])
+
+
+def held_out_images(reference: DatasetRef) -> np.ndarray:
+    """Images of the validation and test splits, in the file's order: (n, size, size, 1) uint8.
+
+    Raises
+    ------
+    DatasetError
+        If the dataset is not what `reference` says, is damaged, or has other pixels.
+    """
+    with Dataset(reference.path) as dataset:
+        if dataset.digest != reference.digest:
+            raise DatasetError(
+                f"{dataset.path} has changed since the runs were made",
+                value=dataset.digest[:12],
+                allowed=reference.digest[:12],
+                hint="bring the old dataset back, or train anew",
+            )
+        dataset.verify()
+        return dataset.images(*HELD_OUT)

@@ -3,8 +3,9 @@
 ====================  ======================================================================
 ``name``              of the study
 ``weights``           of the feature network, where the image has none; optional
-``stages``            each a ``grid``, its ``dataset``, optionally its ``experiment`` folder, and
-                      ``from``: the experiment whose best networks its points also start from
+``stages``            each a ``grid``, its ``dataset``, optionally its ``source`` (of images to translate;
+                      by default the grid's), its ``experiment`` folder, and ``from``: the experiment
+                      whose best networks its points also start from
 ``report``            folder of the report on all experiments; by default ``report``
 ``synthesize``        optional: ``from`` an experiment, ``count`` images, into the file ``output``
 ====================  ======================================================================
@@ -49,6 +50,7 @@ class StageFile(Frozen):
 
     grid: str
     dataset: str
+    translated: Annotated[str | None, Field(alias="source")] = None
     experiment: str | None = None
     source: Annotated[str | None, Field(alias="from")] = None
     score: str | None = None
@@ -143,6 +145,8 @@ def load_study(path: Path | str, open_dataset: Callable[[str], DatasetRef]) -> S
     for number, given in enumerate(parsed.stages):
         grid = load_grid(path.parent / given.grid)
         dataset = open_dataset(given.dataset)
+        translated = given.translated or grid.source
+        points = expand(grid, dataset, open_dataset(translated) if translated else None)
         folder = Path(given.experiment or f"experiments/{grid.name}").resolve()
         if any(stage.experiment.path == folder for stage in stages):
             raise source.error(("stages", number), f"two stages have the folder {folder}")
@@ -157,9 +161,7 @@ def load_study(path: Path | str, open_dataset: Callable[[str], DatasetRef]) -> S
                     value=given.source,
                     allowed=[str(name) for name in named],
                 )
-        stages.append(
-            Stage(grid, expand(grid, dataset), dataset, ExperimentFolder(folder), before, given.score)
-        )
+        stages.append(Stage(grid, points, dataset, ExperimentFolder(folder), before, given.score))
     if parsed.synthesize is not None:
         chosen = Path(parsed.synthesize.source).resolve()
         named = [stage.experiment.path for stage in stages]

@@ -136,15 +136,18 @@ def make_plan(
         If the folder's runs were trained on a dataset with other content.
     """
     known: Mapping[str, Any] = experiment.record() if experiment.record_file.exists() else {}
-    if known and known["dataset"]["digest"] != dataset.digest:
-        raise DatasetError(
-            f"{experiment.path} was made with another dataset",
-            value=f"{dataset.path} ({dataset.digest[:12]})",
-            allowed=f"{known['dataset']['path']} ({known['dataset']['digest'][:12]})",
-            hint="give the experiment another folder with --experiment",
-        )
-    before = known.get("parent")
-    if parent and before and parent["runs"] != before["runs"]:
+    source = next((point.source for point in points if point.source), None)
+    for kind, given in (("dataset", dataset), ("source", source)):
+        before = known.get(kind)
+        if before and given and before["digest"] != given.digest:
+            raise DatasetError(
+                f"{experiment.path} was made with another {kind}",
+                value=f"{given.path} ({given.digest[:12]})",
+                allowed=f"{before['path']} ({before['digest'][:12]})",
+                hint="give the experiment another folder with --experiment",
+            )
+    started = known.get("parent")
+    if parent and started and parent["runs"] != started["runs"]:
         raise ConfigError(
             f"{experiment.path} was started from other networks",
             hint="give this transfer a folder of its own with --experiment",
@@ -154,7 +157,9 @@ def make_plan(
             run_id=str(point.run_id),
             point=point.point,
             dataset=dataset,
+            source=point.source,
             every=grid.every,
+            on_trouble=grid.on_trouble,
             resources=grid.resources,
         )
         for point in points
@@ -168,10 +173,11 @@ def make_plan(
             "created": known.get("created") or datetime.now(timezone.utc).isoformat(timespec="seconds"),
             "petgan_version": __version__,
             "dataset": dataset.model_dump(),
+            "source": source.model_dump() if source else known.get("source"),
             "points": _merged_points(points, known.get("points", [])),
             "tables": _merged_tables(grid, known.get("tables", [])),
             "published": _published(grid) or known.get("published"),
-            "parent": parent or before,
+            "parent": parent or started,
             "commands": [*known.get("commands", []), command],
         },
         configs=configs,
@@ -400,7 +406,9 @@ def fill_transfer(
         for point in points:
             state = states[str(point.run_id)]
             if state not in _NOT_STARTED_AGAIN or (state == "queued" and point.run_id in ours):
-                config = alike.model_copy(update={"run_id": point.run_id, "point": point.point})
+                config = alike.model_copy(
+                    update={"run_id": point.run_id, "point": point.point, "source": point.source}
+                )
                 experiment.run(config.run_id).write_config(config)
                 configs[config.run_id] = config
         submission.runs = list(configs)

@@ -10,7 +10,17 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from petgan.config import OPTIMIZERS_WITH_BETAS, Frozen, Point, fields_of, resolve_point
+from petgan.config import (
+    DEPENDENT_FIELDS,
+    OPTIMIZERS_WITH_BETAS,
+    Frozen,
+    Point,
+    complete_point,
+    default_of,
+    defaults_of,
+    fields_of,
+    resolve_point,
+)
 from petgan.errors import ConfigError
 from petgan.presets import PRESETS
 from petgan.yamlsource import Place, YamlSource
@@ -191,12 +201,15 @@ class Expansion:
             raise self._source.error(place, f"the sweep {scope.names[-1]!r} has no points left")
 
     def _base_for(self, own: Values) -> Values:
-        """The grid's base without what this point's preset or optimizer does not take."""
+        """The grid's base without what this point's preset, optimizer or other values do not take."""
         taken = fields_of(own["preset"])
         base = {key: value for key, value in self._base.items() if key in taken}
-        optimizer = {**PRESETS[own["preset"]].defaults, **base, **own}["optimizer"]
+        optimizer = {**defaults_of({**base, **own}), **base, **own}["optimizer"]
         if str(optimizer).lower() not in OPTIMIZERS_WITH_BETAS:
             base = {key: value for key, value in base.items() if key not in _BETAS}
+        for key, other in DEPENDENT_FIELDS:
+            if other in own and own[other] == default_of(other):
+                base.pop(key, None)
         if "quirks" in base:
             base["quirks"] = [quirk for quirk in base["quirks"] if quirk in PRESETS[own["preset"]].quirks]
         return base
@@ -287,7 +300,7 @@ def _normal(key: str, value: Any) -> Any:
             raise ConfigError("preset: should be a name", value=value, allowed=PRESETS.names())
         PRESETS[value]
         return value
-    if isinstance(value, bool):
+    if isinstance(value, bool) and Point.model_fields[key].annotation is not bool:
         raise ConfigError(f"{key}: should be no truth value", value=value)
     if key == "quirks":
         known = sorted({quirk for name in PRESETS for quirk in PRESETS[name].quirks})
@@ -299,13 +312,13 @@ def _normal(key: str, value: Any) -> Any:
     values = {"preset": taker, "image_size": UNKNOWN_IMAGE_SIZE, key: value}
     if key in _BETAS:
         values["optimizer"] = "adam"
-    return getattr(resolve_point(values), key)
+    return getattr(complete_point(values), key)
 
 
 def _agrees(values: Values, partial: Values) -> bool:
     """Whether a point, not resolved yet because it need not make sense, has all of `partial`."""
     general = {name: field.default for name, field in Point.model_fields.items()}
-    complete = {**general, **PRESETS[values["preset"]].defaults, **values}
+    complete = {**general, **defaults_of(values), **values}
     return all(_same(complete[key], value) for key, value in partial.items())
 
 

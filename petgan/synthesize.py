@@ -21,20 +21,21 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from petgan import __version__
+from petgan.config import DatasetRef
 from petgan.datasheet import datasheet, markdown
 from petgan.errors import ConfigError, DatasetError, InputError, PetganError
 from petgan.gates import COLLAPSE, GATES, PRIVACY, Findings, Gate, RealImages
+from petgan.presets import PRESETS
 from petgan.runs import RunFolder, atomic_path, disk_errors, file_digest, write_json, write_text
 from petgan.secondary_capture import secondary_capture
 from petgan.snapshot import code_digest
-from petgan.store import Dataset, Row, write_dataset
+from petgan.store import HELD_OUT, Dataset, Row, write_dataset
 
 SCHEMA_VERSION = 2
 MOST_IMAGES = 50_000
-HELD_OUT = ("validation", "test")
 
-#: (checkpoint, count, noise seed) to images (count, size, size) uint8, and more that is not needed here.
-Draw = Callable[[Path, int, int], tuple[np.ndarray, Any]]
+#: See `petgan.evaluate.Draw`.
+Draw = Callable[..., tuple[np.ndarray, Any]]
 
 logger = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ def synthesize(
     draw: Draw,
     *,
     dataset: Path | None = None,
+    inputs: Path | None = None,
     png: Path | None = None,
     dicom: Path | None = None,
     seed: int = 0,
@@ -66,6 +68,9 @@ def synthesize(
         Draws images from the generator of a checkpoint.
     dataset : path, optional
         What the generator was trained on; by default what the run's folder says.
+    inputs : path, optional
+        A dataset whose images a generator that is shown images is shown, in the file's order; by default
+        the one that the run's folder says. Of those that were trained on only held-out images are shown.
     png, dicom : path, optional
         Folders to write the images to as well; new or empty.
     seed : int
@@ -95,17 +100,21 @@ def synthesize(
     if seed < 0:
         raise ConfigError("impossible seed", value=seed, allowed="0 or more")
     origin = _find_origin(source, dataset, allow_copies)
-    if output.resolve() in (origin.checkpoint.resolve(), origin.dataset and origin.dataset.resolve()):
+    sources = [origin.checkpoint, origin.dataset, inputs, Path(origin.shown.path) if origin.shown else None]
+    if output.resolve() in [path.resolve() for path in sources if path is not None]:
         raise ConfigError("the output would replace what it is made from", value=str(output))
     training = _read_training(origin)
+    shown = _read_shown(origin, inputs, count)
     ancestors = _find_ancestors(origin, allow_copies)
     inherited = [_read_training(ancestor) for ancestor in ancestors]
     logger.info("drawing %d images from step %s", count, "unknown" if origin.step is None else origin.step)
-    images, _ = draw(origin.checkpoint, count, seed)
+    pictures = shown.real.train if shown else None
+    images, _ = draw(origin.checkpoint, count, seed, inputs=pictures)
     findings = [
         _check(images, training, allow_copies),
         *(_check(images, theirs, allow_copies, PRIVACY) for theirs in inherited),
     ]
+    of_shown = _check(images, shown, allow_copies, ("copied",)) if shown and not shown.synthetic else None
     lineage = {
         "schema_version": SCHEMA_VERSION,
         "synthetic": True,
@@ -115,6 +124,13 @@ def synthesize(
         "checkpoint_step": origin.step,
         "checkpoint_digest": origin.digest,
         "dataset_digest": origin.dataset_digest,
+        "source_digest": origin.source_digest,
+        "inputs": shown
+        and {
+            "dataset_digest": shown.digest,
+            "synthetic": shown.synthetic,
+            "copy_check": _record(of_shown, shown),
+        },
         "code_version": __version__,
         "code_digest": code_digest(),
         "copies_allowed": allow_copies,
@@ -149,7 +165,7 @@ def _check_targets(output: Path, folders: list[Path]) -> None:
 
 @dataclass(frozen=True)
 class Origin:
-    """A generator's file, what it says of itself, and where its training images are.
+    """A generator's file, what it says of itself, and where its training images and those it is shown are.
 
     What a published generator cannot say is None.
     """
@@ -160,6 +176,9 @@ class Origin:
     step: int | None
     dataset_digest: str | None
     dataset: Path | None
+    preset: str | None
+    source_digest: str | None
+    shown: DatasetRef | None
     init_from: Path | None
     evaluation: dict[str, Any] | None
 
@@ -167,10 +186,10 @@ class Origin:
 def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Origin:
     run = RunFolder(source if source.is_dir() else source.parent.parent)
     checkpoint = run.chosen_checkpoint() if source.is_dir() else source
-    evaluation = None
+    evaluation = shown = None
     if source.is_dir() or run.config_file.is_file():
         evaluation = run.evaluation()
-        known = Path(run.config().dataset.path)
+        known, shown = Path(run.config().dataset.path), run.config().shown
         if dataset is None and (known.is_file() or not allow_copies):
             dataset = known
     said = _attributes(checkpoint)
@@ -186,6 +205,9 @@ def _find_origin(source: Path, dataset: Path | None, allow_copies: bool) -> Orig
         said.get("step"),
         said.get("dataset_digest"),
         dataset,
+        said.get("preset"),
+        said.get("source_digest"),
+        shown,
         Path(start) if (start := json.loads(said.get("point", "{}")).get("init_from")) else None,
         evaluation,
     )
@@ -210,7 +232,7 @@ def _attributes(checkpoint: Path) -> dict[str, Any]:
         raise InputError(f"there is no run folder and no file {checkpoint}")
     try:
         with h5py.File(checkpoint, "r", locking=False) as file:
-            names = ("digest", "run_id", "step", "dataset_digest", "point")
+            names = ("digest", "run_id", "step", "dataset_digest", "source_digest", "preset", "point")
             return {n: np.asarray(file.attrs[n]).item() for n in names if n in file.attrs}
     except OSError:
         raise InputError(
@@ -222,9 +244,60 @@ def _attributes(checkpoint: Path) -> dict[str, Any]:
 class Training:
     """What is needed of the dataset that a generator was trained on."""
 
-    images: RealImages
+    real: RealImages
     digest: str
     meaning: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The images that a generator is shown; as its training images would be, they must not be copied."""
+
+    real: RealImages
+    digest: str
+    synthetic: bool
+
+
+def _read_shown(origin: Origin, inputs: Path | None, count: int) -> Shown | None:
+    """The first `count` images to show; None to a generator that makes its images of noise."""
+    if origin.preset is None or PRESETS[origin.preset].shown == "nothing":
+        if inputs is not None:
+            raise ConfigError("the generator makes its images of noise, and is shown none", value=str(inputs))
+        return None
+    path = inputs or (Path(origin.shown.path) if origin.shown else None)
+    if path is None:
+        raise InputError(
+            f"it is not known which images {origin.checkpoint} is shown", hint="give a dataset with --inputs"
+        )
+    with Dataset(path) as dataset:
+        trained_on = dataset.digest in (origin.dataset_digest, origin.source_digest)
+        if inputs is None and not trained_on:
+            raise DatasetError(
+                f"{dataset.path} has changed since the run was made",
+                hint="bring the old dataset back, or give another one with --inputs",
+            )
+        _refuse_other_pixels(dataset)
+        dataset.verify()
+        splits = HELD_OUT if trained_on else ()
+        images, patients = dataset.images(*splits), dataset.columns["patient"][dataset.indices(*splits)]
+        if count > len(images):
+            raise ConfigError(
+                "impossible number of images: the generator makes one of each that it is shown",
+                value=count,
+                allowed=f"1 to {len(images)}" if len(images) else "none: no image was held out",
+                hint="show it others with --inputs",
+            )
+        real = RealImages(
+            images[:count], patients[:count], images[:0], patients[:0], "the images that were shown"
+        )
+        return Shown(real, dataset.digest, bool(dataset.configuration.get("synthetic")))
+
+
+def _refuse_other_pixels(dataset: Dataset) -> None:
+    if dataset.dtype != np.uint8:
+        raise DatasetError(
+            f"the pixels of {dataset.path} have another type", value=dataset.dtype.name, allowed="uint8"
+        )
 
 
 def _read_training(origin: Origin) -> Training | None:
@@ -238,19 +311,15 @@ def _read_training(origin: Origin) -> Training | None:
                 allowed=str(origin.dataset_digest)[:12],
                 hint="give the dataset of the training with --dataset",
             )
-        if dataset.dtype != np.uint8:
-            raise DatasetError(
-                f"the pixels of {dataset.path} have another type", value=dataset.dtype.name, allowed="uint8"
-            )
+        _refuse_other_pixels(dataset)
         dataset.verify()
         patients = dataset.columns["patient"]
-        held_out = np.concatenate([dataset.indices(split) for split in HELD_OUT])
         return Training(
             RealImages(
                 dataset.images("train"),
                 patients[dataset.indices("train")],
-                np.concatenate([dataset.images(split) for split in HELD_OUT]),
-                patients[held_out],
+                dataset.images(*HELD_OUT),
+                patients[dataset.indices(*HELD_OUT)],
             ),
             dataset.digest,
             {"modality": dataset.modality, "units": dataset.units, "window": dataset.window},
@@ -261,7 +330,7 @@ def _read_training(origin: Origin) -> Training | None:
 
 
 def _check(
-    images: np.ndarray, training: Training | None, allow_copies: bool, names: Sequence[str] = GATES
+    images: np.ndarray, training: Training | Shown | None, allow_copies: bool, names: Sequence[str] = GATES
 ) -> Findings | None:
     """Hold the images against the real ones, by the gates of these names; None where they are not at hand.
 
@@ -274,10 +343,10 @@ def _check(
     if training is None:
         logger.info("not checked: the training images were not at hand")
         return None
-    found = training.images.check(images)
+    found = training.real.check(images)
     found = replace(found, gates=tuple(gate for gate in found.gates if gate.name in names))
     logger.info("%s", _sentence(found.copies, len(images)))
-    for note in found.notes:
+    for note in found.notes if isinstance(training, Training) else ():
         logger.info("%s", note)
     if any(gate.name in COLLAPSE for gate in found.gates):
         raise PetganError(
@@ -314,11 +383,21 @@ def _sentence(copies: dict[str, Any], count: int) -> str:
     )
 
 
-def _record(found: Findings | None, training: Training | None) -> dict[str, Any]:
+def _record(found: Findings | None, training: Training | Shown | None) -> dict[str, Any]:
     """What the lineage says of copies."""
     if found is None or training is None:
-        return {"checked": False, "reason": "the training images were not at hand"}
-    return found.copies | {"dataset_digest": training.digest} if found.copies["checked"] else found.copies
+        reason = (
+            "they are synthetic" if isinstance(training, Shown) else "the training images were not at hand"
+        )
+        return {"checked": False, "reason": reason}
+    if not found.copies["checked"]:
+        return found.copies
+    if isinstance(training, Shown):  # nothing was held out of them, so all else has no meaning
+        return {name: found.copies[name] for name in _OF_SHOWN}
+    return found.copies | {"dataset_digest": training.digest}
+
+
+_OF_SHOWN = ("checked", "rule", "threshold", "copies", "smallest_ratio", "median_ratio")
 
 
 # --- writing ------------------------------------------------------------------------------------

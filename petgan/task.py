@@ -262,7 +262,8 @@ def _start_worker(
         )
     container.refuse_if_changed(submission.image)
     config = run.config()
-    needed = [Path(config.dataset.path), code, *map(Path, (submission.profile or {}).get("binds", []))]
+    datasets = [Path(dataset.path) for dataset in config.datasets]
+    needed = [*datasets, code, *map(Path, (submission.profile or {}).get("binds", []))]
     if config.point.init_from is not None:
         needed.append(Path(config.point.init_from))
     devices = {k: v for k in ("CUDA_VISIBLE_DEVICES",) if (v := os.environ.get(k)) is not None}

@@ -10,7 +10,9 @@ import json
 import logging
 import math
 import os
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +24,14 @@ from petgan.checkpoint import all_variables, export_generator, read_newest, star
 from petgan.config import RunConfig
 from petgan.distributed import ALONE, Alone, check_equal_weights, contact
 from petgan.errors import Interrupted, TrainingError
+from petgan.methods import Metrics, Update, method_of
+from petgan.methods.feed import Data
+from petgan.methods.networks import Networks, averaged_copy, copied
 from petgan.pictures import save_png, sheet
 from petgan.runs import RunFolder, disk_errors, write_text
 from petgan.samples import generate
 from petgan.session import Follower
-from petgan.steps import Metrics, Networks, make_networks, make_update
+from petgan.watch import Trouble, Watch
 
 SHEET_IMAGES = 16
 SHEET_SEED = 0  # the same noise for every run, so that sheets compare
@@ -38,7 +43,7 @@ logger = logging.getLogger(__name__)
 def train(
     run: RunFolder,
     config: RunConfig,
-    images: np.ndarray,
+    data: Data,
     session: Follower,
     score: Callable[[keras.Model], float] | None = None,
     ranks: Alone = ALONE,
@@ -50,8 +55,8 @@ def train(
     run : RunFolder
     config : RunConfig
         Of the run.
-    images : ndarray (n, size, size, 1) uint8
-        The training split.
+    data : Data
+        What it trains on.
     session : Session or Follower
         This process's claim to the run; on ranks other than 0 its part in it.
     score : callable, optional
@@ -64,7 +69,8 @@ def train(
     Interrupted
         After a signal to any rank: the run has a checkpoint, or not begun, and can go on.
     TrainingError
-        If a loss is not a number, or another rank has gone.
+        If a loss is not a number, or another rank has gone; or, where the run is to stop on trouble, if there
+        is some that was not there when it was last started. It has a checkpoint then, and can go on.
     CheckpointError, DatasetError
         If the folder holds checkpoints of another network or dataset.
     RankMismatchError
@@ -76,18 +82,24 @@ def train(
     """
     point, every = config.point, config.every.resolved(config.point.steps)
     with contact(ranks):
-        networks = make_networks(point)
+        method = method_of(point.preset)
+        networks = method.make_networks(point)
         step = _start(run, config, networks, ranks)
         if ranks.any(session.stop_requested):
             raise Interrupted("stopped by a signal before its first step")
-        update = make_update(point, networks, images, ranks)
-        output = _Output(run, config, networks, session, score, step) if ranks.rank == 0 else None
+        updates = in_one_call(method.make_update(point, networks, data, ranks), _compiles(data, ranks))
+        kind = _OutputBeside if on_gpu() else _Output
+        output = kind(run, config, networks, data, session, score, step) if ranks.rank == 0 else None
 
+        periods = (every.log, every.sample, every.score, every.checkpoint)
         unread: list[tuple[int, Metrics]] = []
         session.begin(step, point.steps)
         while step < point.steps:
-            unread.append((step + 1, update(tf.constant(step))))
-            step += 1
+            # As many as may be done unseen: up to whatever is due next.
+            ends = (step - step % period + period for period in periods)
+            count = min(step + config.resources.steps_per_call, point.steps, *ends) - step
+            unread.append((step + 1, updates(step, count)))
+            step += count
 
             stopping, last = ranks.any(session.stop_requested), step == point.steps
             scored = score is not None and (last or step % every.score == 0)
@@ -101,7 +113,11 @@ def train(
                 if output is not None:
                     output.write(step, values, scored=scored, logged=logged, sampled=sampled, saved=saved)
             session.progress(step)
+            if logged and config.on_trouble == "stop" and not last:
+                _stop_on_trouble(output.new_trouble if output else None, step, ranks)
             if stopping and not last:
+                if output is not None:
+                    output.finish()
                 raise Interrupted(f"stopped at step {step} of {point.steps}, after a checkpoint")
     if output is not None:
         output.close()
@@ -126,13 +142,49 @@ def _restart(run: RunFolder, config: RunConfig, networks: Networks) -> int:
         logger.info("going on from step %d of %d", header.step, config.point.steps)
         return header.step
     # 2. Another run's weights, with fresh optimizers: a transfer.
-    if config.point.init_from is not None:
-        start_from(config.point.init_from, config.point.init_digest, networks)
-        logger.info("starting from the weights of %s", config.point.init_from)
+    point = config.point
+    if point.init_from is not None:
+        start_from(point.init_from, point.init_digest, networks, point.init_parts)
+        logger.info("starting from the weights of %s", point.init_from)
         return 0
     # 3. The fresh weights that the networks came with.
-    logger.info("starting from seed %d", config.point.seed)
+    logger.info("starting from seed %d", point.seed)
     return 0
+
+
+def on_gpu() -> bool:
+    """Whether there is a GPU to train on."""
+    return bool(tf.config.list_physical_devices("GPU"))
+
+
+def _compiles(data: Data, ranks: Alone) -> bool:
+    """Whether XLA may have the update: on a CPU it is slower, and it knows no collectives and no streams."""
+    return on_gpu() and ranks.ranks == 1 and isinstance(data.images, np.ndarray)
+
+
+def in_one_call(update: Update, compiled: bool = False) -> Callable[[int, int], Metrics]:
+    """Make the function that carries out updates first, ..., first + count - 1 in one call of the device.
+
+    It returns each metric of all of them, (count,). XLA compiles the update if it is to be `compiled`.
+    """
+    one = tf.function(update, autograph=False, jit_compile=compiled or None)
+
+    @tf.function
+    def several(first: tf.Tensor, count: tf.Tensor) -> Metrics:
+        shapes = one.get_concrete_function(first).structured_outputs
+        rows = {name: tf.TensorArray(value.dtype, count) for name, value in shapes.items()}
+        for i in tf.range(count):
+            rows = {name: rows[name].write(i, value) for name, value in one(first + i).items()}
+        return {name: row.stack() for name, row in rows.items()}
+
+    def updates(first: int, count: int) -> Metrics:
+        step = tf.constant(first)
+        if count == 1:
+            return {name: value[None] for name, value in one(step).items()}
+        metrics: Metrics = several(step, tf.constant(count))
+        return metrics
+
+    return updates
 
 
 def _read(unread: list[tuple[int, Metrics]]) -> dict[str, float]:
@@ -141,15 +193,17 @@ def _read(unread: list[tuple[int, Metrics]]) -> dict[str, float]:
     So the device never waits for a look at its losses, and the first bad one is still found.
     """
     values: dict[str, float] = {}
-    for step, metrics in unread:
-        values = {name: float(metrics[name]) for name in sorted(metrics)}
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise TrainingError(
-                    f"{name} is not a number at step {step}",
-                    value=value,
-                    hint="the training has diverged: try a lower learning_rate or another optimizer",
-                )
+    for first, metrics in unread:
+        rows = {name: metrics[name].numpy() for name in sorted(metrics)}
+        for i in range(len(next(iter(rows.values())))):
+            values = {name: float(row[i]) for name, row in rows.items()}
+            for name, value in values.items():
+                if not math.isfinite(value):
+                    raise TrainingError(
+                        f"{name} is not a number at step {first + i}",
+                        value=value,
+                        hint="the training has diverged: try a lower learning_rate or another optimizer",
+                    )
     unread.clear()
     return values
 
@@ -164,6 +218,16 @@ def _check_weights(networks: Networks, step: int) -> None:
             )
 
 
+def _stop_on_trouble(trouble: Trouble | None, step: int, ranks: Alone) -> None:
+    """Stop all ranks if rank 0, which alone has the lines of all logged steps, has found `trouble`."""
+    if ranks.any(trouble is not None):
+        what, hint = ranks.first_does(lambda: trouble and (str(trouble), trouble.hint))
+        raise TrainingError(
+            f"{what}; stopped at step {step}, after a checkpoint",
+            hint=f"{hint}; 'petgan retry' goes on from the checkpoint all the same",
+        )
+
+
 class _Output:
     """What rank 0 leaves in the run folder: metrics, sheets, checkpoints, the exported generator."""
 
@@ -172,44 +236,101 @@ class _Output:
         run: RunFolder,
         config: RunConfig,
         networks: Networks,
+        data: Data,
         session: Follower,
         score: Callable[[keras.Model], float] | None,
         step: int,
     ) -> None:
         session.keep_claim()
         self._run, self._config, self._networks, self._session = run, config, networks, session
-        self._score = score
+        self._shown, self._score = data.shown, score
         self._record = _Record(run, step)
+        self._watch = Watch(self._record.kept)
+        self.new_trouble: Trouble | None = None
         self._best = min((line[SCORE] for line in self._record.kept if SCORE in line), default=math.inf)
 
-    def write(
-        self, step: int, values: dict[str, float], *, scored: bool, logged: bool, sampled: bool, saved: bool
+    def write(self, step: int, values: dict[str, float], **due: bool) -> None:
+        """Write what is `due` after update `step` (scored, logged, sampled, saved), and its metrics."""
+        self._write(self._networks, step, values, **due)
+
+    def finish(self) -> None:
+        """Wait until all is written."""
+
+    def _write(
+        self,
+        networks: Networks,
+        step: int,
+        values: dict[str, float],
+        *,
+        scored: bool,
+        logged: bool,
+        sampled: bool,
+        saved: bool,
     ) -> None:
-        """Write what is due after update `step`, with its metrics `values`."""
-        run, networks, config = self._run, self._networks, self._config
+        run, config = self._run, self._config
         if scored and self._score is not None:
             values[SCORE] = self._score(networks.ema_generator)
         self._session.keep_claim()
         if logged:
             self._record.write(step, values)
-            self._session.logged(values)
+            self._look({"step": step, **values})
+            self._session.logged(values, str(trouble) if (trouble := self._watch.trouble) else None)
         if sampled:
-            sample = generate(networks.ema_generator, SHEET_IMAGES, SHEET_SEED)
+            preset = config.point.preset
+            sample = generate(networks.ema_generator, SHEET_IMAGES, SHEET_SEED, preset, self._shown)
             save_png(run.sample_file(step), sheet(sample))
         if scored and values[SCORE] < self._best:
             self._best = values[SCORE]
             write_checkpoint(run.best_checkpoint, networks, config, step)
-        if saved:
+        if saved or (self.new_trouble and config.on_trouble == "stop"):
             self._record.flush()
             self._session.keep_claim()
             write_checkpoint(run.checkpoint_file(step), networks, config, step)
             for old in run.last_checkpoints()[config.every.keep :]:
                 old.unlink()
 
+    def _look(self, line: Mapping[str, float]) -> None:
+        before = self._watch.trouble
+        self._watch.look(line)
+        now = self._watch.trouble
+        known = before is not None and now is not None and before.kind == now.kind
+        self.new_trouble = None if known else now
+        if self.new_trouble:
+            logger.warning("%s", self.new_trouble)
+
     def close(self) -> None:
+        self.finish()
         self._record.close()
         self._session.keep_claim()
         export_generator(self._run.generator_file, self._networks.ema_generator)
+
+
+class _OutputBeside(_Output):
+    """The same, written by a thread while a GPU trains on: of a copy of the networks, in the same order.
+
+    An error comes out at the next look, which every logged update is.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._shown = averaged_copy(self._networks.ema_generator)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="petgan-output")
+        self._unwritten: deque[Future[None]] = deque()
+
+    def write(self, step: int, values: dict[str, float], **due: bool) -> None:
+        while self._unwritten and self._unwritten[0].done():
+            self._unwritten.popleft().result()
+        networks = self._networks
+        if due["scored"] or due["sampled"] or due["saved"]:
+            self.finish()  # one copy at a time
+            networks = copied(networks, self._shown)
+        self._unwritten.append(self._thread.submit(self._write, networks, step, values, **due))
+        if self._config.on_trouble == "stop":
+            self.finish()
+
+    def finish(self) -> None:
+        while self._unwritten:
+            self._unwritten.popleft().result()
 
 
 class _Record:

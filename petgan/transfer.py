@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from petgan.choice import best_by_preset, headline, read_scores
-from petgan.config import DatasetRef, run_id
+from petgan.config import DatasetRef
 from petgan.errors import ConfigError, InputError
 from petgan.grid import GridPoint
 from petgan.runs import ExperimentFolder, RunFolder, file_digest
@@ -113,8 +113,8 @@ def pairs(
     for given in points:
         source = sources[given.point.preset]
         warm = given.point.model_copy(update={"init_from": source.checkpoint, "init_digest": source.digest})
-        identity = run_id(warm, dataset.digest) if dataset else None
-        both += [given, replace(given, point=warm, run_id=identity, start="transfer")]
+        started = replace(given, point=warm, run_id=None, start="transfer")
+        both += [given, started.named(dataset) if dataset else started]
     return both
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import platform
 import signal
@@ -18,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
-from petgan.config import RunConfig
+from petgan.config import DatasetRef, Point, RunConfig
 from petgan.distributed import Alone, join
 from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError, UserError
 from petgan.place import Place, take_gpu
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
     import numpy as np
 
     from petgan.checkpoint import Header
+    from petgan.methods.feed import Data
+    from petgan.store import StoredImages
 
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # the latter is Slurm's
 SCORED_IMAGES = 64  # at most, of the validation split: benchmarks/scoring.py has what they cost
+PUBLISHED = "dcgan"  # any of the study's presets: their generators make images in the same way
+RESIDENT_SHARE = 0.25  # of the memory of a run: larger training sets are streamed
 SCORE_SEED = 1  # of the noise and of the random patches
 
 logger = logging.getLogger("petgan.worker")
@@ -63,14 +68,16 @@ def _train(folder: RunFolder, signals: StopSignals) -> None:
             session = stack.enter_context(member)
             config = folder.config()
             place.check(config)
-            ranks, images, validation = _meet(folder, config, place, session)
+            ranks, data, validation = _meet(folder, config, place, session)
         from petgan import trainer
 
         nodes = ranks.tell_all(place.node_name)
         if ranks.rank == 0:
             _write_lineage(folder, config, place, nodes)
+            _tell_enlargement(config, data.images.shape[0])
         with _memory_errors(config):
-            trainer.train(folder, config, images, session, _validation_score(validation), ranks)
+            score = _validation_score(validation, config.point.preset, data.shown)
+            trainer.train(folder, config, data, session, score, ranks)
         ranks.close()
 
 
@@ -81,16 +88,17 @@ def _log_as(place: Place) -> None:
 
 def _meet(
     folder: RunFolder, config: RunConfig, place: Place, session: Follower
-) -> tuple[Alone, np.ndarray, np.ndarray]:
+) -> tuple[Alone, Data, np.ndarray]:
     """Read the images, import TensorFlow, and start together with the ranks that have done the same."""
-    images = validation = problem = None
+    images = validation = source = shown = problem = None
+    digests = {"dataset": config.dataset.digest, "source": config.source_digest}
     try:
         images, validation = _read_images(config)
-        dataset = config.dataset.digest
+        source, shown = _read_shown(config, validation)
     except PetganError as error:
         if place.ranks == 1:
             raise
-        problem, dataset = error, _dataset_with_problem(config, error)
+        problem, digests = error, digests | _what_is_wrong(config, error)
     gpu = take_gpu(place) if place.started and config.resources.gpus else None
     import_quietly()
     if gpu is not None and not _sees_gpu():  # with Slurm's word but without a driver, or without --nv
@@ -101,13 +109,15 @@ def _meet(
         "code": os.environ.get("PETGAN_CODE_DIGEST"),
         "image": os.environ.get("PETGAN_IMAGE_DIGEST"),
         "configuration": file_digest(folder.config_file),
-        "dataset": dataset,
+        **digests,
     }
     ranks = join(place, facts, gpu, lambda: session.stop_requested)
     if problem is not None:  # which all ranks have
         raise problem
     assert images is not None and validation is not None  # noqa: S101, PT018
-    return ranks, images, validation
+    from petgan.methods.feed import Data
+
+    return ranks, Data(images, config.dataset.modality, source, shown), validation
 
 
 def _sees_gpu() -> bool:
@@ -116,28 +126,53 @@ def _sees_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def _dataset_with_problem(config: RunConfig, problem: PetganError) -> str:
+def _what_is_wrong(config: RunConfig, problem: PetganError) -> dict[str, str | None]:
     """What this rank says of a dataset that it cannot train on: its digest, if that is the problem."""
     from petgan.store import Dataset
 
-    with contextlib.suppress(PetganError), Dataset(config.dataset.path) as dataset:
-        if dataset.digest != config.dataset.digest:
-            return dataset.digest
-    return str(problem)
+    for kind, known in (("dataset", config.dataset), ("source", config.source)):
+        with contextlib.suppress(PetganError), contextlib.ExitStack() as opened:
+            if known and (found := opened.enter_context(Dataset(known.path)).digest) != known.digest:
+                return {kind: found}
+    return {"dataset": str(problem)}
 
 
-def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
+def _read_images(config: RunConfig) -> tuple[np.ndarray | StoredImages, np.ndarray]:
     """The training images, and the validation images that are scored against."""
+    return _read_splits(config.dataset, config)
+
+
+def _read_shown(
+    config: RunConfig, validation: np.ndarray
+) -> tuple[np.ndarray | StoredImages | None, np.ndarray | None]:
+    """The training images that are translated, and the validation images that the generator is shown."""
+    if config.shown is None:
+        return None, None
+    source = None
+    if config.source is not None:
+        source, validation = _read_splits(config.source, config)
+    if not len(validation):
+        raise DatasetError(
+            f"{config.shown.path} has no validation images to show to a generator of {config.point.preset}",
+            hint="ingest with another --split",
+        )
+    return source, validation
+
+
+def _read_splits(reference: DatasetRef, config: RunConfig) -> tuple[np.ndarray | StoredImages, np.ndarray]:
+    """A dataset's training images, and its validation images or some of all patients."""
     import numpy as np
 
+    from petgan.enlarge import enlarge
     from petgan.store import Dataset
 
-    with Dataset(config.dataset.path) as dataset:
-        if dataset.digest != config.dataset.digest:
+    with contextlib.ExitStack() as opened:
+        dataset = opened.enter_context(Dataset(reference.path))
+        if dataset.digest != reference.digest:
             raise DatasetError(
                 f"{dataset.path}: the dataset has changed since the run began",
                 value=dataset.digest[:12],
-                allowed=config.dataset.digest[:12],
+                allowed=reference.digest[:12],
                 hint="bring the old dataset back, or give the run a folder of its own",
             )
         if dataset.dtype != "uint8":
@@ -153,16 +188,30 @@ def _read_images(config: RunConfig) -> tuple[np.ndarray, np.ndarray]:
                 allowed=[config.point.image_size],
             )
         dataset.verify()
-        images = dataset.images("train")
+        images: np.ndarray | StoredImages = dataset.stored("train")
+        fits = math.prod(images.shape) <= RESIDENT_SHARE * config.resources.mem_gb * 2**30
+        if fits or config.point.enlarge != "none":
+            images = dataset.images("train")
+        else:
+            logger.info("%d images are read from their file as they are needed", images.shape[0])
+            opened.pop_all()
         validation = dataset.images("validation")
     if len(validation) > SCORED_IMAGES:  # of all patients, who stand one after the other
         chosen = np.random.default_rng(SCORE_SEED).choice(len(validation), SCORED_IMAGES, replace=False)
         validation = validation[np.sort(chosen)]
-    if not len(images):
-        raise DatasetError(
-            f"{config.dataset.path} has no training images", hint="ingest with another --split"
-        )
+    if not images.shape[0]:
+        raise DatasetError(f"{reference.path} has no training images", hint="ingest with another --split")
+    if isinstance(images, np.ndarray):
+        point = config.point
+        images = enlarge(images, point.enlarge, point.enlarge_factor, point.seed)
     return images, validation
+
+
+def _tell_enlargement(config: RunConfig, images: int) -> None:
+    point = config.point
+    if point.enlarge != "none":
+        stored = images // point.enlarge_factor
+        logger.info("training on %d stored images and %d made by %s", stored, images - stored, point.enlarge)
 
 
 @contextlib.contextmanager
@@ -182,7 +231,9 @@ def _memory_errors(config: RunConfig) -> Iterator[None]:
         ) from None
 
 
-def _validation_score(images: np.ndarray) -> Callable[[keras.Model], float] | None:
+def _validation_score(
+    images: np.ndarray, preset: str, shown: np.ndarray | None = None
+) -> Callable[[keras.Model], float] | None:
     from petgan.metrics import sliced_wasserstein
     from petgan.samples import generate
 
@@ -190,7 +241,8 @@ def _validation_score(images: np.ndarray) -> Callable[[keras.Model], float] | No
         return None
 
     def score(generator: keras.Model) -> float:
-        return sliced_wasserstein(images, generate(generator, len(images), SCORE_SEED), seed=SCORE_SEED)
+        generated = generate(generator, len(images), SCORE_SEED, preset, shown)
+        return sliced_wasserstein(images, generated, seed=SCORE_SEED)
 
     return score
 
@@ -220,6 +272,7 @@ def _write_lineage(folder: RunFolder, config: RunConfig, place: Place, nodes: Se
         {
             "run_id": config.run_id,
             "dataset_digest": config.dataset.digest,
+            "source_digest": config.source_digest,
             "parent": {"file": point.init_from, "digest": point.init_digest} if point.init_from else None,
             "image_digest": os.environ.get("PETGAN_IMAGE_DIGEST"),
             "code_version": __version__,
@@ -267,7 +320,7 @@ def synthesize(source: str, count: int, output: str, **options: Any) -> None:
     """Make a synthetic dataset; see `petgan.synthesize.synthesize`."""
     from petgan import synthesize as synthesis
 
-    for name in ("dataset", "png", "dicom"):
+    for name in ("dataset", "png", "dicom", "inputs"):
         if options.get(name) is not None:
             options[name] = Path(options[name])
     with tidied_up_on(*WARNINGS):
@@ -275,13 +328,46 @@ def synthesize(source: str, count: int, output: str, **options: Any) -> None:
         synthesis.synthesize(Path(source), count, Path(output), draw, **options)
 
 
-def draw(checkpoint: Path, count: int, seed: int, averaged: bool = True) -> tuple[np.ndarray, Header | None]:
-    """Draw images (count, size, size) uint8 from the averaged generator of a checkpoint, or the plain one."""
+def draw(
+    checkpoint: Path, count: int, seed: int, averaged: bool = True, inputs: np.ndarray | None = None
+) -> tuple[np.ndarray, Header | None]:
+    """Draw images from the averaged generator of a checkpoint, or the plain one; see `petgan.evaluate.Draw`.
+
+    Raises
+    ------
+    DatasetError
+        If the generator is shown images of a size that it cannot take.
+    """
     from petgan.checkpoint import read_generator
     from petgan.samples import generate
 
     generator, header = read_generator(checkpoint, averaged)
-    return generate(generator, count, seed), header
+    preset = header.point.preset if header else PUBLISHED
+    if inputs is not None and header is not None:
+        inputs = _as_shown(inputs, header.point, checkpoint)
+    return generate(generator, count, seed, preset, inputs), header
+
+
+def _as_shown(inputs: np.ndarray, point: Point, checkpoint: Path) -> np.ndarray:
+    """Images of the run's size as they are; those that are as small as its generator wants them, for it."""
+    import numpy as np
+
+    from petgan.methods import method_of
+    from petgan.methods.pixels import to_network
+
+    method = method_of(point.preset)
+    assert method.inputs is not None  # noqa: S101
+    size, full = inputs.shape[1], point.image_size
+    if size == full:
+        return inputs
+    small = method.inputs(np.zeros((1, full, full, 1), np.uint8)).shape[1]
+    if size != small:
+        raise DatasetError(
+            f"the generator of {checkpoint} is shown images of another size",
+            value=size,
+            allowed=dict.fromkeys((small, full)),
+        )
+    return np.asarray(to_network(inputs), np.float32)
 
 
 def import_quietly() -> None:

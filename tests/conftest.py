@@ -39,23 +39,29 @@ def make_dataset(tmp_path):
 
 @pytest.fixture
 def make_run(tmp_path):
-    """Write the folder of a small run: `every` and `dataset` apart, keywords are those of a point."""
-    from petgan.config import Every, RunConfig, resolve_point, run_id
+    """Write the folder of a small run: all but the first keywords are those of a point."""
+    from petgan.config import Every, Resources, RunConfig, fields_of, resolve_point, run_id
     from petgan.runs import RunFolder
     from petgan.store import Dataset
 
-    def make(dataset, name="run", every=None, **values):
-        with Dataset(dataset) as opened:
-            reference = opened.reference
+    def reference_of(path):
+        with Dataset(path) as opened:
+            return opened.reference
+
+    def make(dataset, name="run", every=None, source=None, resources=None, **values):
+        reference, second = reference_of(dataset), source and reference_of(source)
         small = {"preset": "dcgan", "image_size": 16, "batch_size": 4, "latent_size": 8, "steps": 12}
-        point = resolve_point({**small, **values})
+        taken = fields_of(values.get("preset", small["preset"]))
+        point = resolve_point({**{k: v for k, v in small.items() if k in taken}, **values})
         run = RunFolder(tmp_path / name)
         run.write_config(
             RunConfig(
-                run_id=run_id(point, reference.digest),
+                run_id=run_id(point, reference.digest, second and second.digest),
                 point=point,
                 dataset=reference,
+                source=second,
                 every=Every(**(every or {"log": 5, "sample": 6, "score": 6, "checkpoint": 4})),
+                resources=Resources(**(resources or {})),
             )
         )
         return run

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 
 
@@ -106,3 +108,29 @@ def test_share_of_the_score_during_training():
     for between, share in zip((400, 30), shares, strict=True):
         assert (score - 0.0005) / ((step + 0.00005) * between) <= float(share.rstrip("%")) / 100 + 0.00005
         assert (score + 0.0005) / ((step - 0.00005) * between) >= float(share.rstrip("%")) / 100 - 0.00005
+
+
+def test_training_against_the_notebook_and_the_matrix_rate(tmp_path):
+    options = ["--presets=gan", "--sizes=16", "--batch-size=4", "--rounds=1", "--block-seconds=0.1"]
+    head, _, names, _, row = said_by(
+        BENCHMARKS / "training.py", *options, "--plot", tmp_path / "training.png"
+    )
+    assert head == "1 cores, batch 4, float32, medians of 1"
+    found = dict(
+        zip(*([cell.strip() for cell in line.split("|")[1:-1]] for line in (names, row)), strict=True)
+    )
+    steps, rate, matrix, share = (
+        float(found[name]) for name in ("steps/s", "GFLOP/s", "matrix GFLOP/s", "share")
+    )
+    # By hand: the generator's 32, 256, 512, 1024, 256 units and the discriminator's 256, 512, 256, 1.
+    generator = 32 * 256 + 256 * 512 + 512 * 1024 + 1024 * 256
+    discriminator, first = 256 * 512 + 512 * 256 + 256, 256 * 512
+    passes = (
+        generator + 2 * (3 * discriminator - first)  # its turn: the images are not differentiated
+        + 3 * generator - 32 * 256 + 2 * discriminator  # the generator's
+    )  # fmt: skip
+    assert float(found["TFLOP a step"]) == pytest.approx(2e-12 * 4 * passes, rel=0.01)
+    assert rate == pytest.approx(1e3 * float(found["TFLOP a step"]) * steps, rel=0.02)
+    assert share == pytest.approx(rate / matrix, rel=0.02)
+    assert float(found["times notebook"]) > 0
+    assert (tmp_path / "training.png").stat().st_size > 0

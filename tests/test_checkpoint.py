@@ -14,7 +14,6 @@ import pytest
 import tensorflow as tf
 
 from petgan.checkpoint import (
-    GROUPS,
     export_generator,
     read_generator,
     read_header,
@@ -25,9 +24,11 @@ from petgan.checkpoint import (
 )
 from petgan.config import DatasetRef, RunConfig, resolve_point
 from petgan.errors import CheckpointError, DatasetError
+from petgan.methods.adversarial import make_networks, make_update
+from petgan.methods.feed import Data
+from petgan.methods.networks import variables_of
 from petgan.models import build
 from petgan.runs import file_digest
-from petgan.steps import make_networks, make_update
 
 ROOT = Path(__file__).parents[1]
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
@@ -40,8 +41,7 @@ def config_of(preset="dcgan", digest="d" * 64, **values):
 
 
 def variables(networks):
-    parts = (getattr(networks, name) for name in GROUPS)
-    return [v for p in parts for v in (p.weights if isinstance(p, keras.Model) else p.variables)]
+    return [variable for part in networks.values() for variable in variables_of(part)]
 
 
 def same(a, b):
@@ -53,7 +53,7 @@ def trained(tmp_path_factory):
     """A DCGAN after one update, and its checkpoint."""
     config = config_of()
     networks = make_networks(config.point)
-    make_update(config.point, networks, IMAGES)(tf.constant(0))
+    make_update(config.point, networks, Data(IMAGES))(tf.constant(0))
     path = tmp_path_factory.mktemp("trained") / "step-00000001.h5"
     write_checkpoint(path, networks, config, step=1)
     return config, networks, path
@@ -69,9 +69,9 @@ def test_everything_comes_back(trained):
 
 
 def test_a_checkpoint_tells_any_tool_what_it_is(trained):
-    config, _, path = trained
+    config, networks, path = trained
     with h5py.File(path) as file:
-        assert set(file) == set(GROUPS)
+        assert set(file) == set(networks)
         attributes = dict(file.attrs)
     assert attributes.pop("point") == config.point.model_dump_json()
     assert attributes.pop("digest") == read_header(path).digest
@@ -165,7 +165,7 @@ import resource, signal
 from pathlib import Path
 from petgan.checkpoint import read_newest, write_checkpoint
 from petgan.errors import DiskError
-from petgan.steps import make_networks
+from petgan.methods.adversarial import make_networks
 from tests.test_checkpoint import config_of
 
 config = config_of()

@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from petgan.config import Every, Point, image_base, resolve_point, run_id
+from petgan.config import Every, Point, image_base, resolve_point, run_id, validated
 from petgan.errors import ConfigError
 from petgan.presets import PRESETS
 
@@ -40,11 +40,27 @@ def test_every_preset_resolves_from_its_name_alone(preset):
         ({"batch_size": 0}, ["batch_size", "0"]),
         ({"learning_rate": float("nan")}, ["learning_rate", "nan"]),
         ({"learning_rate": -1}, ["learning_rate", "-1"]),
+        ({"latent_size": None}, ["dcgan needs 'latent_size'"]),
+        ({"preset": "ddpm", "n_critic": 2}, ["ddpm does not take 'n_critic'"]),
         ({"gp_weight": 1}, ["dcgan does not take 'gp_weight'"]),
         ({"dropuot": 0.1}, ["unknown key 'dropuot'"]),
         ({"quirks": ["blue"]}, ["quirk", "'blue'", "unit-range"]),
         ({"optimizer": "adamm"}, ["optimizer", "'adamm'", "rmsprop"]),
+        ({"normalization": "bach"}, ["normalization", "'bach'", "'batch', 'instance', 'group', 'layer'"]),
+        ({"normalization": None}, ["normalization", "None", "'batch'"]),
+        ({"activation": "swish"}, ["activation", "'swish'", "'gelu'"]),
+        ({"spectral_norm": 1}, ["spectral_norm", "1", "boolean"]),
+        ({"discriminator_width": 0}, ["discriminator_width", "0", "greater than 0"]),
         ({"optimizer": "rmsprop", "beta_1": 0.5}, ["rmsprop does not take 'beta_1'", "0.5", "adam"]),
+        ({"augment": "colour"}, ["augmentation", "'colour'", "none, auto, or some of", "color"]),
+        ({"augment": "auto", "ada_target": 0}, ["ada_target", "0", "greater than 0"]),
+        ({"ada_target": 0.6}, ["ada_target does nothing while augment is none", "0.6"]),
+        ({"preset": "wgan", "augment": "auto", "ada_target": 0.6}, ["wgan does not take 'ada_target'"]),
+        ({"augment": "auto", "quirks": ["unit-range"]}, ["[-1, 1]", "unit-range", "'auto'"]),
+        ({"enlarge": "flip"}, ["enlargement", "'flip'", "none, ricap, rotation"]),
+        ({"enlarge_factor": 0}, ["enlarge_factor", "0"]),
+        ({"enlarge": "ricap"}, ["enlarge does nothing while enlarge_factor is 1", "'ricap'"]),
+        ({"enlarge_factor": 2}, ["enlarge_factor does nothing while enlarge is none", "2"]),
     ],
 )
 def test_impossible_values_are_refused_in_one_sentence(values, words):
@@ -61,6 +77,11 @@ def test_the_betas_of_wgan_gp_go_with_adam():
     other = resolve_point({"preset": "wgan-gp", "image_size": 32, "optimizer": "rmsprop"})
     assert other.beta_1 is None
     assert other.beta_2 is None
+
+
+def test_the_order_of_an_augmentation_says_nothing():
+    assert point(augment="color,cutout") == point(augment="cutout, color")
+    assert point(augment="cutout,color").augment == "cutout,color"
 
 
 def test_run_id_depends_on_what_determines_the_result_and_on_nothing_else():
@@ -82,6 +103,61 @@ def test_a_point_survives_json():
     assert Point.model_validate_json(original.model_dump_json()) == original
 
 
+@pytest.mark.parametrize("preset", PRESETS.names())
+def test_a_point_of_an_older_petgan_is_as_its_preset_has_it(preset):
+    now = resolve_point({"preset": preset, "image_size": 32})
+    new = ("normalization", "activation", "spectral_norm", "minibatch_std", "generator_width")
+    assert Point(**now.model_dump(exclude=set(new))) == now
+
+
 def test_every_fills_in_a_tenth_of_the_run():
     assert Every(sample=7).resolved(300) == Every(log=10, sample=7, score=30, checkpoint=30)
     assert Every().resolved(4).checkpoint == 1
+
+
+# --- recipes ------------------------------------------------------------------------------------
+
+
+def test_a_recipe_sets_several_fields_and_what_is_given_wins():
+    values = {"preset": "dcgan", "image_size": 16}
+    few = resolve_point({**values, "recipe": "few-shot"})
+    assert (few.recipe, few.augment, few.optimizer) == ("few-shot", "auto", "adam")
+    own = resolve_point({**values, "recipe": "few-shot", "learning_rate": 1e-5, "optimizer": "rmsprop"})
+    assert (own.learning_rate, own.optimizer, own.beta_1, own.augment) == (1e-5, "rmsprop", None, "auto")
+
+
+def test_the_thesis_recipe_is_the_preset_as_published():
+    values = {"preset": "dcgan", "image_size": 16}
+    assert resolve_point({**values, "recipe": "thesis"}) == resolve_point(values)
+
+
+@pytest.mark.parametrize("preset", PRESETS.names())
+def test_every_recipe_of_every_preset_resolves(preset):
+    for recipe, settings in PRESETS[preset].recipes.items():
+        point = resolve_point({"preset": preset, "image_size": 16, "recipe": recipe})
+        assert {key: getattr(point, key) for key in settings} == settings
+
+
+def test_an_unknown_recipe_is_refused_with_those_there_are():
+    with pytest.raises(ConfigError, match=r"preset wgan-gp has no such recipe.*stable.*thesis, few-shot"):
+        resolve_point({"preset": "wgan-gp", "image_size": 16, "recipe": "stable"})
+
+
+def test_a_point_of_an_older_petgan_is_read_as_its_preset_was():
+    point = resolve_point({"preset": "dcgan", "image_size": 16})
+    newer = ("recipe", "loss", "normalization", "augment", "compute_dtype", "freeze_layers")
+    old = {key: value for key, value in point.model_dump().items() if key not in newer}
+    assert validated(Point, old) == point
+
+
+def test_a_penalized_critic_has_no_batch_normalization():
+    with pytest.raises(ConfigError, match="batch normalization mixes them"):
+        resolve_point({"preset": "wgan-gp", "image_size": 16, "normalization": "batch"})
+    resolve_point({"preset": "wgan-gp", "image_size": 16, "normalization": "layer"})
+
+
+def test_no_setting_has_the_name_of_a_score():
+    """Both are columns of one table."""
+    from petgan.rulers import METRICS
+
+    assert not set(Point.model_fields) & set(METRICS)

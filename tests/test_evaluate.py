@@ -32,16 +32,14 @@ def experiment(tmp_path, make_dataset):
     return make_experiment(tmp_path, make_dataset(patients=32))
 
 
-def make_experiment(tmp_path, data, seeds=(0, 1)):
+def make_experiment(tmp_path, data, seeds=(0, 1), preset="dcgan"):
     """An experiment of finished runs whose checkpoints hold nothing but their digest."""
     with Dataset(data) as dataset:
         known = dataset.reference
     folder = ExperimentFolder(tmp_path / "experiment")
     points = []
     for seed in seeds:
-        point = resolve_point(
-            {"preset": "dcgan", "image_size": 16, "seed": seed, "batch_size": 4, "steps": 2}
-        )
+        point = resolve_point({"preset": preset, "image_size": 16, "seed": seed, "batch_size": 4, "steps": 2})
         config = RunConfig(run_id=run_id(point, known.digest), point=point, dataset=known)
         run = folder.run(config.run_id)
         run.write_config(config)
@@ -64,8 +62,9 @@ class Generator:
     def __init__(self):
         self.asked = []
 
-    def __call__(self, checkpoint, count, seed, averaged=True):
+    def __call__(self, checkpoint, count, seed, averaged=True, inputs=None):
         self.asked.append((checkpoint, count, seed, averaged))
+        self.shown = inputs
         images = np.random.default_rng(seed).integers(0, 256, (count, 16, 16), np.uint8)
         with h5py.File(checkpoint) as file:
             return images, SimpleNamespace(step=2, digest=file.attrs["digest"])
@@ -97,6 +96,22 @@ def test_without_a_network_the_headline_is_swd_and_a_note_says_why(experiment):
         assert [score["name"] for score in found["scores"]] == ["swd", "texture", "spectrum", "histogram"]
         assert found["headline"] == "swd"
         assert "neither KID nor FID" in " ".join(found["notes"])
+
+
+def test_a_generator_that_is_shown_images_sees_held_out_ones(tmp_path, make_dataset):
+    experiment = make_experiment(tmp_path, make_dataset(patients=16), preset="srgan")
+    generator = Generator()
+    evaluate_experiment(experiment, generator)
+    run = experiment.run_folders()[0]
+    with Dataset(run.config().dataset.path) as dataset:
+        np.testing.assert_array_equal(generator.shown, dataset.images("validation", "test"))
+    notes = run.evaluation()["notes"]
+    assert any("shown the very images that it is scored against" in note for note in notes)
+    generator.asked.clear()
+    evaluate_experiment(experiment, generator, images=99)
+    assert {count for _, count, *_ in generator.asked} == {24}
+    assert {score["n_fake"] for score in run.evaluation()["scores"]} == {24}
+    assert any("there are 24: no more are scored" in note for note in run.evaluation()["notes"])
 
 
 def test_the_score_is_that_of_the_generated_against_the_test_images(experiment):
@@ -191,7 +206,7 @@ def test_copies_are_marked_and_shown_by_their_place_among_the_training_images(ex
     with Dataset(run.config().dataset.path) as dataset:
         train = dataset.images("train")[..., 0]
 
-    def draw(checkpoint, count, seed, averaged=True):
+    def draw(checkpoint, count, seed, averaged=True, inputs=None):
         return train[:count], SimpleNamespace(step=2, digest="first")
 
     evaluate_experiment(experiment, draw)
@@ -324,7 +339,7 @@ def test_a_run_that_fails_is_named_and_the_others_are_scored(experiment):
     first, second = experiment.run_folders()
     generator = Generator()
 
-    def draw(checkpoint, count, seed, averaged=True):
+    def draw(checkpoint, count, seed, averaged=True, inputs=None):
         if checkpoint.is_relative_to(first.path):
             raise ValueError("the file is damaged")
         return generator(checkpoint, count, seed)
@@ -347,7 +362,7 @@ def test_a_run_without_a_checkpoint_does_not_stop_the_others(experiment):
 
 
 def test_a_stop_is_no_failure_of_a_run(experiment):
-    def draw(checkpoint, count, seed, averaged=True):
+    def draw(checkpoint, count, seed, averaged=True, inputs=None):
         raise Interrupted("stopped")
 
     with pytest.raises(Interrupted):
@@ -380,7 +395,7 @@ def test_the_command_scores_a_real_checkpoint_and_says_what_it_found(
     tmp_path, make_dataset, capfd, monkeypatch
 ):
     from petgan.checkpoint import write_checkpoint
-    from petgan.steps import make_networks
+    from petgan.methods.adversarial import make_networks
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     experiment = make_experiment(tmp_path, make_dataset(patients=32), seeds=(0,))

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from petgan.config import DatasetRef, run_id
-from petgan.errors import ConfigError, InputError
+from petgan.errors import ConfigError, DatasetError, InputError
 from petgan.grid import expand, grid_file, load_grid
 
 GRIDS = Path(__file__).parent.parent / "grids"
@@ -73,10 +73,50 @@ def test_the_example_of_the_design(load):
     }
 
 
+SOURCE = DatasetRef(path="m.h5", digest="def", image_size=32, modality="mammogram")
+MIXED = "name: g\nsource: m.h5\nsweeps: [{name: s, preset: [gan, cut]}]\n"
+
+
+def test_a_source_goes_to_the_points_that_translate_and_into_their_names(load):
+    grid = load(MIXED)
+    assert grid.source == "m.h5"
+    gan, cut = expand(grid, DATASET, SOURCE)
+    assert (gan.source, cut.source) == (None, SOURCE)
+    assert gan.run_id == run_id(gan.point, "abc")
+    assert cut.run_id == run_id(cut.point, "abc", "def") != run_id(cut.point, "abc")
+    other = SOURCE.model_copy(update={"digest": "ghi"})
+    assert expand(grid, DATASET, other)[1].run_id != cut.run_id
+    moved = SOURCE.model_copy(update={"path": "elsewhere/m.h5"})
+    assert expand(grid, DATASET, moved)[1].run_id == cut.run_id
+
+
+@pytest.mark.parametrize(
+    ("text", "source", "words"),
+    [
+        (MIXED, None, "cut translates images of a second dataset, and none is given.*--source"),
+        (
+            MIXED.replace("[gan, cut]", "gan"),
+            SOURCE,
+            "no preset here translates.*m.h5.*with cut only",
+        ),
+        (MIXED, SOURCE.model_copy(update={"image_size": 64}), "m.h5 has images of another size.*64.*32"),
+    ],
+)
+def test_a_source_that_is_missing_or_cannot_be_used_is_refused(load, text, source, words):
+    with pytest.raises((ConfigError, DatasetError), match=words):
+        expand(load(text), DATASET, source)
+
+
 def test_product_is_every_combination(load):
     grid = load(sweep("product: {dropout: [0.1, 0.2, 0.3], batch_size: [4, 8], optimizer: [adam, sgd]}"))
     expected = set(itertools.product((0.1, 0.2, 0.3), (4, 8), ("adam", "sgd")))
     assert set(points(grid, "dropout", "batch_size", "optimizer")) == expected
+
+
+def test_layers_are_axes_with_truth_values_and_empty_ones(load):
+    axes = "{normalization: [batch, none], spectral_norm: [no, yes], activation: [null, elu]}"
+    found = points(load(sweep(f"product: {axes}")), "normalization", "spectral_norm", "activation")
+    assert found == list(itertools.product(["batch", "none"], [False, True], [None, "elu"]))
 
 
 def test_zip_points_and_product_are_crossed(load):
@@ -155,6 +195,25 @@ def test_base_is_dropped_where_a_preset_does_not_take_it(load):
     ]
 
 
+def test_enlargements_are_axes_beside_none(load):
+    """A base that goes with the other values of an axis is dropped where the point says none."""
+    grid = load(
+        "name: g\nbase: {enlarge_factor: 4, ada_target: 0.6}\n"
+        "sweeps:\n"
+        "  - {name: s, preset: gan, product: {enlarge: [none, ricap], augment: [none, 'cutout,flip-x']}}\n"
+    )
+    assert points(grid, "enlarge", "enlarge_factor", "augment", "ada_target") == [
+        ("none", 1, "none", None),
+        ("none", 1, "flip-x,cutout", 0.6),
+        ("ricap", 4, "none", None),
+        ("ricap", 4, "flip-x,cutout", 0.6),
+    ]
+    grid = load(sweep("zip: {enlarge: [none, rotation], enlarge_factor: [1, 2]}"))
+    assert points(grid, "enlarge", "enlarge_factor") == [("none", 1), ("rotation", 2)]
+    with pytest.raises(ConfigError, match="enlarge does nothing while enlarge_factor is 1"):
+        load(sweep("product: {enlarge: [none, rotation]}"))
+
+
 def test_aliases_merge_keys_and_exponents(load):
     grid = load(
         "name: g\nbase: &b {learning_rate: 1e-4}\n"
@@ -189,6 +248,7 @@ TWO = sweep("product: {dropout: [0.1, 0.2]}") + "tables:\n- {title: T, sweep: s,
         ("name: g\nresources:\n  cpus: 1\n  gpu: 1\n" + S, 4, "did you mean 'gpus'?"),
         ("name: g\nresources: {cpus: 0}\n" + S, 2, "cpus: should be greater than 0: got 0"),
         ("name: g\nevery: {logs: 1}\n" + S, 2, "did you mean 'log'?"),
+        ("name: g\non_trouble: halt\n" + S, 2, "on_trouble: should be 'continue' or 'stop': got 'halt'"),
         ("name: g\nseeds: [0, 1.5]\n" + S, 2, "seeds: should be a valid integer: got 1.5"),
         ("name: g\nseeds: [3, 3]\n" + S, 2, "a seed is given twice"),
         ("name: g\nseeds: [-1]\n" + S, 2, "greater than or equal to 0: got -1"),
@@ -246,6 +306,20 @@ def test_a_file_that_is_no_text_and_one_that_is_not_there(tmp_path):
 def test_a_hostile_file_is_refused_quickly(load, text):
     with pytest.raises(ConfigError, match="nested too deeply|alias"):
         load(text)
+
+
+def test_a_preset_without_noise_and_critic_stands_beside_others(load):
+    grid = load(
+        "name: g\nbase: {latent_size: 16, n_critic: 2, batch_size: 8}\nsweeps:\n"
+        "  - {name: s, preset: [dcgan, ddpm], product: {dropout: [0.1, 0.2]}}\n"
+        "tables:\n  - {title: All, sweep: s, rows: dropout, columns: preset}\n"
+    )
+    assert set(points(grid, "preset", "latent_size", "batch_size")) == {
+        ("dcgan", 16, 8),
+        ("ddpm", None, 8),
+    }
+    with pytest.raises(ConfigError, match="preset ddpm does not take 'latent_size'.*with gan, dcgan"):
+        load("name: g\nsweeps:\n  - {name: s, preset: ddpm, product: {latent_size: [8, 16]}}\n")
 
 
 def test_grids_that_come_with_petgan_are_found_by_name():

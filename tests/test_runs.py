@@ -72,6 +72,9 @@ def test_status_round_trips_and_forgets_unknown_fields(tmp_path):
     content = json.loads(run.status_file.read_text())
     run.status_file.write_text(json.dumps({**content, "of_tomorrow": 1}))
     assert run.status().step == 4
+    del content["trouble"]  # as versions before it wrote it
+    run.status_file.write_text(json.dumps(content))
+    assert run.status() == Status("done", step=4, steps=3, updated=content["updated"])
 
 
 def test_a_run_whose_process_has_gone_is_lost(tmp_path):

@@ -83,16 +83,17 @@ def test_of_two_that_start_together_the_first_gives_way(run):
 def test_what_is_left_when_it_ends(run, error, state, words):
     with contextlib.suppress(Interrupted, TrainingError, ValueError), Session(run) as session:
         session.begin(0, 9)
-        session.logged({"d_loss": 0.5})
+        session.logged({"d_loss": 0.5}, "collapsed since step 2")
         session.progress(9)
         if error:
             raise error
     status = json.loads(run.status_file.read_text())
-    assert (status["state"], status["error"], status["step"], status["last"]) == (
+    assert (status["state"], status["error"], status["step"], status["last"], status["trouble"]) == (
         state,
         words,
         9,
         {"d_loss": 0.5},
+        "collapsed since step 2",
     )
 
 
@@ -213,7 +214,7 @@ def test_a_follower_listens_and_writes_nothing(run):
         assert session.stop_requested
         session.begin(0, 9)
         session.progress(1)
-        session.logged({"d_loss": 1.0})
+        session.logged({"d_loss": 1.0}, None)
     assert list(run.path.iterdir()) == []
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 

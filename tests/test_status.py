@@ -124,8 +124,27 @@ def test_the_command_says_it_all(experiment, capsys):
     assert set(told) == {"name", "runs", "counts", "seconds_left", "warning", "stages"}
     assert set(told["runs"][0]) == {
         "run_id", "preset", "start", "seed", "axes", "state", "step", "steps", "steps_per_second",
-        "seconds_left", "last", "error", "reason", "job", "node", "score",
+        "seconds_left", "last", "error", "trouble", "reason", "job", "node", "score",
     }  # fmt: skip
+
+
+def test_the_command_says_which_trainings_are_in_trouble(experiment, capsys):
+    assert cli.main(["status", str(experiment.path)]) == 0
+    assert "trouble" not in capsys.readouterr().out
+    words = "collapsed since step 30: generated images vary by 0.01 of what real ones do"
+    _, running, failed, _ = experiment.run_folders()
+    for run in (running, failed):
+        run.update_status(trouble=words)
+    assert cli.main(["status", str(experiment.path)]) == 0
+    rows, _, below = capsys.readouterr().out.partition("4 runs: ")
+    assert " trouble " in rows
+    assert rows.count("collapsed since step 30 ") == 2
+    assert f"{running.path.name}: {words}" in below
+    assert f"{failed.path.name}: d_loss" in below  # how it ended says it all
+    assert below.count(words) == 1
+    assert cli.main(["status", str(experiment.path), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [run["trouble"] for run in told["runs"]] == [None, words, words, None]
 
 
 # --- on Slurm -------------------------------------------------------------------------------------------

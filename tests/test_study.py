@@ -60,6 +60,21 @@ def test_paths_are_found_from_the_current_folder_and_grids_beside_the_study(writ
     assert study.report == tmp_path / "report"
 
 
+def test_a_stage_names_its_source_or_its_grid_does(write, tmp_path):
+    (tmp_path / "g.yaml").write_text("name: g\nsource: grid.h5\nsweeps: [{name: s, preset: cut}]\n")
+    opened = []
+
+    def open_dataset(name):
+        opened.append(name)
+        return DATASET.model_copy(update={"path": name})
+
+    for given, expected in (("", "grid.h5"), (", source: stage.h5", "stage.h5")):
+        text = f"name: s\nstages:\n  - {{grid: g.yaml, dataset: d.h5{given}}}\n"
+        (stage,) = load_study(write(text), open_dataset).stages
+        assert [point.source.path for point in stage.points] == [expected]
+    assert opened == ["d.h5", "grid.h5", "d.h5", "stage.h5"]
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -118,7 +118,7 @@ def test_a_plan_writes_nothing(make_grid, dataset, experiment):
 
 
 def test_the_record_and_the_configurations(make_grid, dataset, experiment, fake_worker):
-    grid = make_grid(rest="resources: {time_min: 7}\nevery: {log: 3}\n")
+    grid = make_grid(rest="resources: {time_min: 7}\nevery: {log: 3}\non_trouble: stop\n")
     started = start(grid, dataset, experiment)
     record = experiment.record()
     assert [entry["run_id"] for entry in record["points"]] == started
@@ -134,6 +134,10 @@ def test_the_record_and_the_configurations(make_grid, dataset, experiment, fake_
     assert experiment.grid_file.read_text() == grid.text
     config = experiment.run(started[0]).config()
     assert (config.resources.time_min, config.every.log, config.dataset) == (7, 3, dataset)
+    assert config.on_trouble == "stop"
+    experiment.run(started[0]).update_status(state="failed")
+    start(make_grid(), dataset, experiment)
+    assert experiment.run(started[0]).config().on_trouble == "continue"  # as the grid has it now
 
 
 def test_the_code_that_runs_is_kept(make_grid, dataset, experiment, fake_worker):

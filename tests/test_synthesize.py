@@ -57,7 +57,7 @@ def run(data, make_run):
 
 
 def draws(images):
-    return lambda checkpoint, count, seed: (images[:count], None)
+    return lambda checkpoint, count, seed, inputs: (images[:count], None)
 
 
 def names(folder):
@@ -344,7 +344,7 @@ def test_what_cannot_be_is_refused_by_name(run, data, tmp_path, change, word):
 
 def test_the_command_refuses_a_generator_that_has_learned_one_image_by_heart(data, make_run, tmp_path, capfd):
     from petgan.checkpoint import write_checkpoint
-    from petgan.steps import make_networks
+    from petgan.methods.adversarial import make_networks
 
     run = make_run(data, preset="gan")
     networks = make_networks(run.config().point)
@@ -379,7 +379,7 @@ def test_a_worker_that_is_stopped_leaves_nothing_behind(run, tmp_path):
         "import numpy as np; from scipy.ndimage import gaussian_filter\n"
         "smooth = gaussian_filter(np.random.default_rng(9).normal(size=(3, 16, 16)), (0, 1.5, 1.5))\n"
         "images = np.clip(128 + 200 * smooth, 0, 255).astype(np.uint8)\n"
-        "worker.draw = lambda *a: (images, None); worker.import_quietly = lambda: None\n"
+        "worker.draw = lambda *a, **k: (images, None); worker.import_quietly = lambda: None\n"
         "sys.exit(worker.main(sys.argv[1:]))"
     )
     arguments = {

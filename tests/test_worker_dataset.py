@@ -12,6 +12,7 @@ import pytest
 
 from petgan import worker
 from petgan.config import RunConfig, resolve_point, run_id
+from petgan.enlarge import enlarge
 from petgan.launch import worker_command
 from petgan.runs import ExperimentFolder, write_json
 from petgan.store import Dataset, pixel_digest
@@ -101,7 +102,9 @@ def change(experiment, work):
 def in_this_process(monkeypatch):
     """Without TensorFlow, which is not needed to refuse."""
     monkeypatch.setattr(worker, "import_quietly", lambda: None)
-    monkeypatch.setattr(worker, "draw", lambda *arguments: pytest.fail("a generator was asked to draw"))
+    monkeypatch.setattr(
+        worker, "draw", lambda *arguments, **options: pytest.fail("a generator was asked to draw")
+    )
 
 
 @pytest.mark.parametrize("damage", DAMAGE)
@@ -146,6 +149,19 @@ def test_a_process_of_its_own_ends_with_code_2(task, finished, tmp_path):
     assert done.stderr.count("\n") == 1
     assert "damaged" in done.stderr
     assert left_behind() - {"keras.json"} <= ({"status.json", "heartbeat"} if task == "train" else set())
+
+
+def test_training_images_are_enlarged_and_validation_images_are_not(make_dataset, make_run, caplog):
+    dataset = make_dataset()
+    plain = worker._read_images(make_run(dataset).config())
+    config = make_run(dataset, "larger", enlarge="rotation", enlarge_factor=3).config()
+    images, validation = worker._read_images(config)
+    np.testing.assert_array_equal(images, enlarge(plain[0], "rotation", 3, config.point.seed))
+    assert len(images) == 3 * len(plain[0])
+    np.testing.assert_array_equal(validation, plain[1])
+    with caplog.at_level("INFO"):
+        worker._tell_enlargement(config, len(images))
+    assert caplog.messages == ["training on 18 stored images and 36 made by rotation"]
 
 
 def test_what_is_whole_is_read(finished, tmp_path, in_this_process):

@@ -201,6 +201,29 @@ def test_run_passes_signals_on_and_says_how_to_go_on(make_dataset, make_run):
     assert run.status().state == "interrupted"
 
 
+@pytest.mark.parametrize("state", ["done", "failed"])
+def test_run_warns_of_trouble_once(make_dataset, make_run, monkeypatch, capfd, state):
+    """As soon as it is known; a run that was stopped for it says so itself."""
+    run = make_run(make_dataset())
+    stand_in = f"""
+import os, socket, sys, time
+from pathlib import Path
+from petgan.runs import RunFolder, Status
+run = RunFolder(Path({str(run.path)!r}))
+here = {{"host": socket.gethostname(), "pid": os.getpid()}}
+run.write_status(Status("running", trouble="collapsed since step 1", **here))
+time.sleep(1)
+failed = {state == "failed"}
+run.update_status(state="failed" if failed else "done", error="collapsed; stopped" if failed else None)
+sys.exit(failed)
+"""
+    monkeypatch.setattr("petgan.cli.run.worker_command", lambda *_, **__: [sys.executable, "-c", stand_in])
+    assert cli.main(["run", str(run.path)]) == (state == "failed")
+    said = capfd.readouterr().err
+    assert said.count("petgan run: warning: collapsed since step 1\n") == 1
+    assert said.count("petgan run: collapsed; stopped; its log: ") == (state == "failed")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

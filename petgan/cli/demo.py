@@ -2,9 +2,12 @@
 and the report. Every command is shown as you would type it; given again, the demo goes on where it stopped.
 
 With a site's Slurm profile, everything from training on is one chain of the cluster's jobs.
+With --all, networks beyond the study's are trained too: diffusion, progressive growing, super-resolution,
+and translation of mammograms into PET; and the recipes for stable training and for few images.
 
 Example:
   petgan demo
+  petgan demo --all
   petgan demo --profile slurm/profiles/testbed.yaml
 """
 
@@ -43,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", metavar="FILE", help="go the road through Slurm, with this site's settings"
     )
+    parser.add_argument("--all", action="store_true", help="the long form, with every preset")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and stop")
 
 
@@ -51,9 +55,9 @@ def run(args: argparse.Namespace) -> None:
     if not args.dry_run:
         _write_key(args.into / "identity.key")
     road = (
-        _cluster_commands(args.into, args.profile, args.dry_run)
+        _cluster_commands(args.into, args.profile, args.all, args.dry_run)
         if args.profile
-        else _commands(args.into, args.dry_run)
+        else _commands(args.into, args.all, args.dry_run)
     )
     for command in road:
         print(f"\n$ petgan {shlex.join(command)}", flush=True)
@@ -73,12 +77,12 @@ def _datasets(into: Path) -> Iterator[list[str]]:
         yield ["ingest", str(files / modality), "--output", dataset, "--size", str(IMAGE_SIZE)]
 
 
-def _cluster_commands(into: Path, profile: str, dry_run: bool) -> Iterator[list[str]]:
+def _cluster_commands(into: Path, profile: str, long: bool, dry_run: bool) -> Iterator[list[str]]:
     """The same road; training, scores, choice, transfer, report and synthesis are one chain of jobs."""
     yield from _datasets(into)
-    study, names = into / "study.yaml", ("mammogram", "pet", "transfer")
+    study, names = into / "study.yaml", ["mammogram", "pet", "transfer", *(["beyond"] if long else [])]
     if not dry_run:
-        write_text(study, yaml.safe_dump(_study(into), sort_keys=False))
+        write_text(study, yaml.safe_dump(_study(into, long), sort_keys=False))
     yield ["submit", str(study), "--profile", profile, "--max-parallel", "2"]
     if not dry_run:
         _wait_for_queue([ExperimentFolder(into / name) for name in names])
@@ -91,7 +95,7 @@ def _cluster_commands(into: Path, profile: str, dry_run: bool) -> Iterator[list[
         yield ["status", str(into / name)]
 
 
-def _study(into: Path) -> dict[str, Any]:
+def _study(into: Path, long: bool) -> dict[str, Any]:
     stages: list[dict[str, str]] = [
         {"grid": str(grid_file("demo.yaml")), "dataset": str(into / f"{m}.h5"), "experiment": str(into / m)}
         for m in ("mammogram", "pet")
@@ -102,6 +106,9 @@ def _study(into: Path) -> dict[str, Any]:
         "experiment": str(into / "transfer"),
     }
     stages.append({**transfer, "from": str(into / "mammogram")})
+    if long:
+        names = {"grid": str(grid_file("demo-beyond.yaml")), "experiment": str(into / "beyond")}
+        stages.append({**stages[1], **names, "source": str(into / "mammogram.h5")})
     output = {"from": str(into / "pet"), "count": SYNTHETIC_IMAGES, "output": str(into / "synthetic.h5")}
     return {"name": "demo", "stages": stages, "report": str(into / "report"), "synthesize": output}
 
@@ -116,7 +123,7 @@ def _wait_for_queue(experiments: Sequence[ExperimentFolder]) -> None:
         time.sleep(2)
 
 
-def _commands(into: Path, dry_run: bool) -> Iterator[list[str]]:
+def _commands(into: Path, long: bool, dry_run: bool) -> Iterator[list[str]]:
     yield from _datasets(into)
     experiments = {name: into / name for name in ("mammogram", "pet", "transfer")}
     for modality in ("mammogram", "pet"):
@@ -131,6 +138,13 @@ def _commands(into: Path, dry_run: bool) -> Iterator[list[str]]:
     where = ["--dataset", str(into / "pet.h5"), "--experiment", target, "--cluster", "inline"]
     yield ["transfer", _grid("demo-transfer.yaml"), "--from", source, *where]
     yield ["evaluate", target]
+
+    if long:
+        experiments["beyond"] = into / "beyond"
+        where = ["--dataset", str(into / "pet.h5"), "--source", str(into / "mammogram.h5")]
+        where += ["--experiment", str(experiments["beyond"]), "--cluster", "inline"]
+        yield ["submit", _grid("demo-beyond.yaml"), *where]
+        yield ["evaluate", str(experiments["beyond"])]
 
     yield ["report", *map(str, experiments.values()), "--output", str(into / "report")]
     best = "BEST_RUN" if dry_run else _best_run(ExperimentFolder(experiments["pet"]))

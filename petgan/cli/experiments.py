@@ -22,6 +22,12 @@ if TYPE_CHECKING:
 def add_grid_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("grid", metavar="GRID", help="grid file (YAML)")
     parser.add_argument("--dataset", metavar="FILE", help="dataset, instead of the one that the grid names")
+    parser.add_argument(
+        "--source",
+        dest="translated",
+        metavar="FILE",
+        help="dataset whose images are translated, instead of the grid's; for presets that do that",
+    )
     parser.add_argument("--experiment", metavar="DIR", help="default: experiments/<the grid's name>")
 
 
@@ -49,7 +55,7 @@ def add_start_arguments(parser: argparse.ArgumentParser) -> None:
 def open_grid(
     args: argparse.Namespace, *, dataset_needed: bool
 ) -> tuple[Grid, list[GridPoint], DatasetRef | None]:
-    """The grid, its points, and its dataset, or None where that does not exist yet."""
+    """The grid, its points, and its dataset, or None where that or the source does not exist yet."""
     from petgan.errors import ConfigError
     from petgan.grid import expand, load_grid
 
@@ -57,13 +63,14 @@ def open_grid(
     path = args.dataset or grid.dataset
     if path is None and dataset_needed:
         raise ConfigError(f"{args.grid} names no dataset", hint="give one with --dataset")
-    dataset = None
-    if path is not None and (dataset_needed or Path(path).exists()):
-        dataset = reference_of(path)
-    return grid, expand(grid, dataset), dataset
+    files = [path, *filter(None, [args.translated or grid.source])]
+    if not dataset_needed and not all(file is not None and Path(file).exists() for file in files):
+        return grid, expand(grid), None
+    dataset, *source = (reference_of(file) for file in files)
+    return grid, expand(grid, dataset, *source), dataset
 
 
-def reference_of(path: str) -> DatasetRef:
+def reference_of(path: Path | str) -> DatasetRef:
     """What a run keeps of the dataset in the file `path`."""
     from petgan.store import Dataset
 

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> None:
                     "run_id": point.run_id,
                     "state": state,
                     "sweeps": point.sweeps,
+                    "source": point.source and point.source.model_dump(),
                     "point": point.point.model_dump(mode="json"),
                 }
                 for point, state in zip(points, states, strict=True)

@@ -5,6 +5,7 @@ Ctrl-C checkpoints and stops; the same command then goes on from there.
 
 Example:
   petgan run --dataset data/pet.h5 --into runs/first --preset dcgan --steps 400 --set batch_size=16
+  petgan run --dataset data/pet.h5 --source data/mammograms.h5 --preset cut --into runs/translation
   petgan run runs/first
 """
 
@@ -25,10 +26,12 @@ from typing import Any
 import yaml
 
 import petgan
+from petgan.cli.experiments import reference_of
 from petgan.cli.output import progress_bar
-from petgan.config import Resources, RunConfig, resolve_point, run_id
+from petgan.config import Resources, RunConfig, check_source, resolve_point, run_id
 from petgan.errors import EXIT_INTERRUPTED, ConfigError, InputError, PetganError, RunBusyError
 from petgan.launch import worker_command
+from petgan.presets import PRESETS
 from petgan.runs import RunFolder, file_digest
 from petgan.snapshot import code_digest
 
@@ -40,8 +43,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", nargs="?", type=Path, metavar="RUN_DIR", help="a run folder, to go on with it")
     new = parser.add_argument_group("a new run")
     new.add_argument("--dataset", type=Path, metavar="FILE", help="HDF5 file of 'petgan ingest'")
+    new.add_argument(
+        "--source", type=Path, metavar="FILE", help="the same, whose images are translated; for preset cut"
+    )
     new.add_argument("--into", type=Path, metavar="DIR", help="the run folder to make")
-    new.add_argument("--preset", help="gan, dcgan, wgan or wgan-gp")
+    new.add_argument("--preset", help=", ".join(PRESETS))
+    new.add_argument("--recipe", help="thesis (default), stable or few-shot: sets several settings together")
     new.add_argument("--steps", type=int, help="generator updates (default: 4000)")
     new.add_argument("--seed", type=int, help="default: 0")
     new.add_argument(
@@ -79,7 +86,8 @@ def _folder_of(args: argparse.Namespace) -> Path:
     new = {name: getattr(args, name) for name in ("dataset", "into", "preset")}
     given = [f"--{name}" for name, value in new.items() if value is not None]
     if args.run is not None:
-        if given or args.steps is not None or args.seed is not None or args.set:
+        others = (args.source, args.recipe, args.steps, args.seed)
+        if given or args.set or any(value is not None for value in others):
             raise ConfigError(
                 "a run that exists has its settings already",
                 value=str(args.run),
@@ -98,22 +106,27 @@ def _folder_of(args: argparse.Namespace) -> Path:
 
 def _make_folder(args: argparse.Namespace) -> Path:
     """Write the folder of a new run; one with the same settings is taken as it is."""
-    from petgan.store import Dataset
-
-    with Dataset(args.dataset) as opened:
-        dataset = opened.reference
+    dataset = reference_of(args.dataset)
+    source = reference_of(args.source) if args.source else None
     values = {"preset": args.preset, "image_size": dataset.image_size, **_settings(args.set)}
+    if args.recipe is not None:
+        values["recipe"] = args.recipe
     values |= {k: v for k in ("steps", "seed") if (v := getattr(args, k)) is not None}
     if values.get("init_from") is not None:
-        source = Path(values["init_from"])
-        if not source.is_file():
-            raise InputError(f"there is no checkpoint {source} to start from")
-        values["init_from"] = str(source.resolve())
+        start = Path(values["init_from"])
+        if not start.is_file():
+            raise InputError(f"there is no checkpoint {start} to start from")
+        values["init_from"] = str(start.resolve())
         values["init_digest"] = file_digest(values["init_from"])
     point = resolve_point(values)
+    check_source([point], dataset, source)
     resources = Resources(cpus=len(os.sched_getaffinity(0)))
     config = RunConfig(
-        run_id=run_id(point, dataset.digest), point=point, dataset=dataset, resources=resources
+        run_id=run_id(point, dataset.digest, source.digest if source else None),
+        point=point,
+        dataset=dataset,
+        source=source,
+        resources=resources,
     )
     folder = RunFolder(args.into)
     if folder.config_file.exists() and folder.config().run_id != config.run_id:
@@ -153,11 +166,16 @@ def _train(folder: RunFolder) -> int:
             start_new_session=True,  # Ctrl-C reaches it once, through us
         )
         with _signals_passed_to(worker):
-            while worker.poll() is None:
+            warned = ended = False
+            while not ended:
                 time.sleep(POLL_SECONDS)
+                ended = worker.poll() is not None
                 status = folder.status()
                 if status.state == "running" and status.steps:
                     show(status.step, status.steps)
+                if status.trouble and not status.error and not warned:
+                    print(f"petgan run: warning: {status.trouble}", file=sys.stderr)
+                    warned = True
         if worker.returncode == 0:
             show(status.steps, status.steps)
     return worker.returncode

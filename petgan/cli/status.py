@@ -21,6 +21,7 @@ from petgan.cli.output import print_json, table
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from rich.text import Text
 
     from petgan.status import Efficiency, ExperimentStatus, RunStatus, StageStatus
 
@@ -81,18 +82,23 @@ def _page(status: ExperimentStatus) -> RenderableType:
 
     shown = status.runs
     if len(shown) > MANY:
-        shown = [run for run in shown if run.state not in ("done", "queued", "new")][:MANY]
+        shown = [run for run in shown if run.trouble or run.state not in ("done", "queued", "new")][:MANY]
     columns = ["run", "preset", "axes", "seed", "state", "step", "steps/s", "left", "last losses", "score"]
     rows = [_row(run) for run in shown]
     if any(run.job for run in status.runs):
         columns[5:5] = ["job", "node"]
         rows = [(*row[:5], run.job, run.node, *row[5:]) for row, run in zip(rows, shown, strict=True)]
+    if any(run.trouble for run in status.runs):
+        at = columns.index("step")
+        columns[at:at] = ["trouble"]
+        rows = [(*row[:at], _trouble(run), *row[at:]) for row, run in zip(rows, shown, strict=True)]
     total = f"{len(status.runs)} runs: {counts_text(status.counts)}"
     if status.seconds_left is not None:
         total += f"; about {_duration(status.seconds_left)} left"
     if len(shown) < len(status.runs):
         total += f"; shown: {len(shown)} under way or in trouble (--json gives all)"
     errors = [f"{run.run_id}: {run.error}" for run in shown if run.state == "failed"]
+    errors += [f"{run.run_id}: {run.trouble}" for run in shown if run.trouble and run.state != "failed"]
     warnings = [status.warning] if status.warning else []
     lines = [total, *_reasons(status), *errors, *map(_stage, status.stages), *warnings]
     return Group(table(columns, rows), *map(Text, lines))
@@ -129,6 +135,13 @@ def _row(run: RunStatus) -> tuple[object, ...]:
         " ".join(f"{key} {value:.3g}" for key, value in losses.items()),
         _score(run),
     )
+
+
+def _trouble(run: RunStatus) -> Text:
+    """Without what was seen, which stands below the table."""
+    from rich.text import Text
+
+    return Text((run.trouble or "").partition(":")[0], style="red")
 
 
 def _score(run: RunStatus) -> str | None:

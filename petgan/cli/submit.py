@@ -54,7 +54,7 @@ def _study(args: argparse.Namespace) -> None:
     from petgan.study import load_study, submit_study
 
     target = target_of(args)
-    if target.cluster != "slurm" or args.dataset or args.experiment:
+    if target.cluster != "slurm" or args.dataset or args.translated or args.experiment:
         raise ConfigError(
             "a study is a chain of Slurm's jobs, which names its own datasets and experiments",
             hint="petgan submit STUDY --cluster slurm --profile FILE",

@@ -6,13 +6,13 @@ from typing import Any
 
 import keras
 
-from petgan.config import resolve_point
+from petgan.config import Point, resolve_point
 from petgan.presets import PRESETS
 from petgan.registry import load
 
 
-def build(preset: str, image_size: int = 224, **options: Any) -> tuple[keras.Model, keras.Model]:
-    """Build the two networks of a preset, with fresh weights.
+def build(preset: str, image_size: int = 224, **options: Any) -> tuple[keras.Model, ...]:
+    """Build the networks of a preset, with fresh weights; for a GAN these two, for others see its module.
 
     Parameters
     ----------
@@ -21,23 +21,32 @@ def build(preset: str, image_size: int = 224, **options: Any) -> tuple[keras.Mod
     image_size : int
         Pixels; 7 or 8 times a power of two.
     **options
-        ``latent_size``, ``dropout``, ``quirks``; the preset's own where absent.
-
-    Returns
-    -------
-    generator : keras.Model
-        (n, latent_size) float32 to (n, image_size, image_size, 1) float32 in [-1, 1].
-    discriminator : keras.Model
-        Images to (n, 1): a probability for ``gan`` and ``dcgan``, a score for ``wgan`` and ``wgan-gp``.
+        Other keys of `petgan.config.Point`, such as ``latent_size``, ``dropout``, ``quirks``,
+        ``normalization``; the preset's own where absent.
 
     Raises
     ------
     ConfigError
         If the preset, the size or an option is impossible.
     """
-    point = resolve_point({"preset": preset, "image_size": image_size, **options})
-    networks = load(PRESETS[preset].networks)
-    generator, discriminator = networks(
-        image_size=image_size, latent_size=point.latent_size, dropout=point.dropout, quirks=point.quirks
-    )
-    return generator, discriminator
+    return networks_of(resolve_point({"preset": preset, "image_size": image_size, **options}))
+
+
+def networks_of(point: Point) -> tuple[keras.Model, ...]:
+    """Build the two networks of a point, with fresh weights.
+
+    Returns
+    -------
+    generator : keras.Model
+        (n, latent_size) float32 to (n, image_size, image_size, 1) float32 in [-1, 1].
+    discriminator : keras.Model
+        Images to (n, 1) float32: a probability for ``gan`` and ``dcgan``, a score for ``wgan`` and
+        ``wgan-gp``.
+
+    Raises
+    ------
+    ConfigError
+        If the preset's networks cannot be what the point says.
+    """
+    networks: tuple[keras.Model, ...] = load(PRESETS[point.preset].networks)(point)
+    return networks

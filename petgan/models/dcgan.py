@@ -2,60 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import keras
 from keras import layers
 
-from petgan.config import image_base
-from petgan.models.layers import BatchNormalization, Dropout, filters
+from petgan.config import Point, image_base
+from petgan.models.blocks import activate, convolution_of, filters, normalize, score, wide
+from petgan.models.layers import Dropout
 
 FIRST_CHANNELS = 64
 GENERATOR_FILTERS = (32, 16, 8, 4)
 DISCRIMINATOR_FILTERS = (64, 128, 256, 512)
 KERNEL = 5
-SLOPE = 0.2
 MOMENTUM = 0.9
 
 
-def build(
-    image_size: int, latent_size: int, dropout: float, quirks: Sequence[str]
-) -> tuple[keras.Model, keras.Model]:
-    """Build generator and discriminator; see `petgan.models.build`.
+def build(point: Point) -> tuple[keras.Model, keras.Model]:
+    """Build generator and discriminator; see `petgan.models.networks_of`.
 
     The quirk ``relu-before-leaky`` gives every convolution of the discriminator a ReLU of its own, as
     published: the LeakyReLU after it then does nothing.
     """
-    return _generator(image_size, latent_size, dropout), _discriminator(image_size, dropout, quirks)
+    return _generator(point), _discriminator(point)
 
 
-def _generator(image_size: int, latent_size: int, dropout: float) -> keras.Model:
-    base, doublings = image_base(image_size)
-    noise = keras.Input((latent_size,))
-    x = layers.Dense(base * base * FIRST_CHANNELS)(noise)
-    x = BatchNormalization(momentum=MOMENTUM)(x)
-    x = layers.ReLU()(x)
-    x = layers.Reshape((base, base, FIRST_CHANNELS))(x)
-    x = Dropout(dropout)(x)
-    for channels in filters(GENERATOR_FILTERS, doublings):
+def _generator(point: Point) -> keras.Model:
+    def normalized_and_active(x: keras.KerasTensor) -> keras.KerasTensor:
+        return activate(normalize(x, point.normalization, MOMENTUM), point.activation, "relu")
+
+    base, doublings = image_base(point.image_size)
+    first = wide(FIRST_CHANNELS, point.generator_width)
+    as_image = layers.Reshape((base, base, first))
+    noise = keras.Input((point.latent_size,))
+    x = layers.Dense(base * base * first)(noise)
+    # As published, each unit is normalized over the batch; other statistics need places and channels.
+    if point.normalization == "batch":
+        x = as_image(normalized_and_active(x))
+    else:
+        x = normalized_and_active(as_image(x))
+    x = Dropout(point.dropout)(x)
+    for channels in filters(GENERATOR_FILTERS, doublings, point.generator_width):
         x = layers.UpSampling2D()(x)
         x = layers.Conv2DTranspose(channels, KERNEL, padding="same")(x)
-        x = BatchNormalization(momentum=MOMENTUM)(x)
-        x = layers.ReLU()(x)
-    x = layers.Conv2DTranspose(1, KERNEL, padding="same", activation="tanh")(x)
+        x = normalized_and_active(x)
+    full = keras.config.floatx()
+    x = layers.Conv2DTranspose(1, KERNEL, padding="same", activation="tanh", dtype=full)(x)
     return keras.Model(noise, x, name="generator")
 
 
-def _discriminator(image_size: int, dropout: float, quirks: Sequence[str]) -> keras.Model:
-    activation = "relu" if "relu-before-leaky" in quirks else None
-    x = image = keras.Input((image_size, image_size, 1))
-    for block, channels in enumerate(DISCRIMINATOR_FILTERS):
-        x = layers.Conv2D(channels, KERNEL, strides=2, padding="same", activation=activation)(x)
-        pair = [layers.LeakyReLU(SLOPE), BatchNormalization(momentum=MOMENTUM)]
+def _discriminator(point: Point) -> keras.Model:
+    def active(x: keras.KerasTensor) -> keras.KerasTensor:
+        return activate(x, point.activation, "leaky_relu")
+
+    def normalized(x: keras.KerasTensor) -> keras.KerasTensor:
+        return normalize(x, "none" if point.spectral_norm else point.normalization, MOMENTUM)
+
+    convolution = convolution_of(point)
+    own_activation = "relu" if "relu-before-leaky" in point.quirks else None
+    x = image = keras.Input((point.image_size, point.image_size, 1))
+    for block, published in enumerate(DISCRIMINATOR_FILTERS):
+        channels = wide(published, point.discriminator_width)
+        x = convolution(channels, KERNEL, strides=2, padding="same", activation=own_activation)(x)
         # As published: the first block normalizes before its LeakyReLU, the others after.
-        for layer in reversed(pair) if block == 0 else pair:
-            x = layer(x)
-        x = Dropout(dropout)(x)
-    x = layers.Dense(1)(layers.Flatten()(x))
-    x = layers.Activation("sigmoid")(x)
+        x = active(normalized(x)) if block == 0 else normalized(active(x))
+        x = Dropout(point.dropout)(x)
+    x = layers.Activation("sigmoid", dtype=keras.config.floatx())(score(x, point))
     return keras.Model(image, x, name="discriminator")

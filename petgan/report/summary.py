@@ -33,10 +33,12 @@ def what_was_run(experiment: Experiment) -> str:
     sizes = _either(run.point["image_size"] for run in runs)
     presets = _list(dict.fromkeys(run.preset for run in runs))
     steps = _either(run.point["steps"] for run in runs)
+    source = experiment.record.get("source")
+    of = f", from images of {Path(source['path']).name} ({source['modality']})" if source else ""
     return (
         f"{_count(points, 'configuration')} ({presets}), {_count(len(seeds), 'seed')} "
         f"({_list(map(str, seeds))}), {_count(len(runs), 'run')} of {steps} steps, on the dataset "
-        f"{Path(dataset['path']).name} ({dataset['modality']}, {sizes} × {sizes} pixels)."
+        f"{Path(dataset['path']).name} ({dataset['modality']}, {sizes} × {sizes} pixels){of}."
     )
 
 
@@ -187,8 +189,11 @@ def provenance(experiment: Experiment) -> list[tuple[str, str]]:
         read_json(run.folder.lineage_file) for run in experiment.runs if run.folder.lineage_file.is_file()
     ]
     facts = [("command", command) for command in record.get("commands", [])]
-    facts += [("made", record["created"]), ("dataset digest", record["dataset"]["digest"])]
-    facts += [("petgan", record["petgan_version"])]
+    facts.append(("made", record["created"]))
+    facts += [
+        (f"{kind} digest", record[kind]["digest"]) for kind in ("dataset", "source") if record.get(kind)
+    ]
+    facts.append(("petgan", record["petgan_version"]))
     for key, name in (
         ("code_version", "code version"),
         ("code_digest", "code digest"),

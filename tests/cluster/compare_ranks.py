@@ -25,23 +25,42 @@ import tensorflow as tf
 from petgan.checkpoint import all_variables
 from petgan.config import resolve_point
 from petgan.distributed import ALONE, check_equal_weights, join
-from petgan.models import dcgan, gan, wgan
+from petgan.methods import method_of
+from petgan.methods.adversarial import make_networks, make_update
+from petgan.methods.feed import Data
+from petgan.models import cut, dcgan, gan, pggan, srgan, unet, wgan
 from petgan.place import Place
-from petgan.steps import make_networks, make_update
 
 # The presets' own layers, but narrow, for ranks that share two cores.
 gan.GENERATOR_UNITS, gan.DISCRIMINATOR_UNITS = (32, 64, 64), (64, 32)
 dcgan.DISCRIMINATOR_FILTERS = (8, 16, 32, 64)
 wgan.CRITIC_LAYERS, wgan.LAST_FILTERS = ((8, 2), (16, 2), (32, 2), (64, 1)), 16
+pggan.FILTERS, unet.WIDTHS = (16, 16, 8), (16, 16, 8)
+srgan.GENERATOR_FILTERS, srgan.BLOCKS, srgan.DISCRIMINATOR_LAYERS = 8, 2, ((8, 1), (8, 2), (16, 1), (16, 2))
+cut.GENERATOR_FILTERS, cut.BLOCKS, cut.DISCRIMINATOR_LAYERS = (8, 16, 16), 1, ((8, 2), (16, 2), (16, 1))
 
 CLOSE = 1e-5
 KINK_TRIALS = 24
 ROUNDINGS = 16
 PRESETS = ("gan", "dcgan", "wgan", "wgan-gp")
+# Of these, and of GANs with all that a recipe can ask for, the weights alone, after a few updates.
+OTHERS: dict[str, dict[str, object]] = {
+    "pggan": {"preset": "pggan", "latent_size": 8, "steps": 5},
+    "srgan": {"preset": "srgan"},
+    "ddpm": {"preset": "ddpm"},
+    "cut": {"preset": "cut"},
+    "few-shot": {"preset": "dcgan", "recipe": "few-shot", "ada_target": 0.1, "minibatch_std": True},
+    "stable": {"preset": "dcgan", "recipe": "stable", "r1_weight": 1.0, "lecam_weight": 0.1},
+    "penalty": {"preset": "wgan-gp", "n_critic": 1, "normalization": "layer", "minibatch_std": True},
+}
+OTHERS_STEPS = 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
+DATA = Data(IMAGES, "pet", source=IMAGES[::-1].copy())
 
 
 def point_of(preset):
+    if preset in OTHERS:
+        return resolve_point({"image_size": 16, "batch_size": 8, **OTHERS[preset]})
     point = resolve_point({"preset": preset, "image_size": 16, "batch_size": 8, "latent_size": 8})
     return point.model_copy(update={"n_critic": min(point.n_critic, 2)})
 
@@ -84,7 +103,7 @@ def compare_gradients(preset, steps, ranks):
     point = point_of(preset)
     networks = make_networks(point)
     recorder = Recorder(networks, point.n_critic)
-    update = make_update(point, networks, IMAGES, ranks)
+    update = tf.function(make_update(point, networks, Data(IMAGES), ranks), autograph=False)
     if ranks.rank == 0:
         single = Single(point, recorder)
     distances, at_kinks = [], 0
@@ -109,7 +128,8 @@ class Single:
     def __init__(self, point, recorder):
         self._networks = make_networks(point)
         self._recorder = Recorder(self._networks, point.n_critic, others=recorder)
-        self._update = make_update(point, self._networks, IMAGES, ALONE)
+        update = make_update(point, self._networks, Data(IMAGES), ALONE)
+        self._update = tf.function(update, autograph=False)
 
     def gradients(self, weights, step):
         for variable, value in zip(all_variables(self._networks), weights, strict=True):
@@ -141,11 +161,12 @@ def compare_weights(preset, steps, ranks):
     point = point_of(preset)
 
     def trained(with_ranks):
-        networks = make_networks(point)
-        update = make_update(point, networks, IMAGES, with_ranks)
+        method = method_of(point.preset)
+        networks = method.make_networks(point)
+        update = tf.function(method.make_update(point, networks, DATA, with_ranks), autograph=False)
         for step in range(steps):
             metrics = update(tf.constant(step))
-        models = (networks.generator, networks.discriminator, networks.ema_generator)
+        models = [part for part in networks.values() if isinstance(part, keras.Model)]
         return [np.concatenate([w.ravel() for w in model.get_weights()]) for model in models], {
             name: float(value) for name, value in metrics.items()
         }
@@ -175,6 +196,10 @@ def main(steps, presets=PRESETS):
         found[preset] = compare_gradients(preset, steps, ranks)
         use_floats("float64")
         found[preset]["weights"] = compare_weights(preset, steps, ranks)
+        keras.backend.clear_session()
+    use_floats("float64")
+    for name in OTHERS:
+        found[name] = {"weights": compare_weights(name, OTHERS_STEPS, ranks)}
         keras.backend.clear_session()
     ranks.close()
     if ranks.rank == 0:

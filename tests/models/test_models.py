@@ -12,7 +12,16 @@ import tensorflow as tf
 
 from petgan.errors import ConfigError
 from petgan.models import build
-from petgan.models.layers import BatchNormalization, Dropout, dropout_stream, plain, statistics_over_ranks
+from petgan.models.layers import (
+    BatchNormalization,
+    Dropout,
+    GroupNormalization,
+    MinibatchStd,
+    Segment,
+    dropout_stream,
+    plain,
+    statistics_over_ranks,
+)
 
 # All weights and trainable ones of generator and discriminator at 224 pixels, as the study printed them.
 PUBLISHED = {
@@ -98,13 +107,14 @@ SEED = tf.constant([3, 1 << 20], tf.int64)
 
 
 def dropped(layer, x, seed=SEED, offset=0, batch_size=None):
-    with dropout_stream(seed, offset, batch_size or len(x)):
+    with dropout_stream(Segment(seed, offset, batch_size or len(x))):
         return layer(x, training=True).numpy()
 
 
 def test_dropout_keeps_the_share_it_should_and_the_mean():
     out = dropped(Dropout(0.4), tf.ones((64, 32, 32, 2)))
-    assert set(np.unique(out)) == {0, np.float32(1 / (1 - 0.4))}
+    kept = 1 - round(0.4 * 2**16) / 2**16
+    assert set(np.unique(out)) == {0, np.float32(1 / kept)}
     n = out.size  # six standard deviations of a binomial share
     assert abs((out == 0).mean() - 0.4) < 6 * np.sqrt(0.4 * 0.6 / n)
 
@@ -112,9 +122,9 @@ def test_dropout_keeps_the_share_it_should_and_the_mean():
 def test_dropout_depends_on_its_seed_and_its_place_in_the_network_only():
     x = tf.ones((8, 100))
     first, second = Dropout(0.5), Dropout(0.5)
-    with dropout_stream(SEED, 0, 8):
+    with dropout_stream(Segment(SEED, 0, 8)):
         a, b = first(x, training=True).numpy(), second(x, training=True).numpy()
-    with dropout_stream(SEED, 0, 8):
+    with dropout_stream(Segment(SEED, 0, 8)):
         again = second(x, training=True).numpy()
     assert (a != b).any()
     assert (a == again).all()
@@ -152,12 +162,11 @@ def normalized(kind, x, dtype="float32"):
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (6, 4, 4, 3)])
-def test_on_one_rank_it_is_keras_own_bit_for_bit(shape):
+def test_on_one_rank_it_does_what_keras_own_does(shape):
     x = np.random.default_rng(0).normal(3, 2, shape)
-    pairs = zip(
-        normalized(BatchNormalization, x), normalized(keras.layers.BatchNormalization, x), strict=True
-    )
-    assert all((ours == keras_own).all() for ours, keras_own in pairs)
+    ours, keras_own = (normalized(kind, x) for kind in (BatchNormalization, keras.layers.BatchNormalization))
+    for a, b in zip(ours, keras_own, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("shape", [(12, 5), (12, 4, 4, 3)])
@@ -224,3 +233,47 @@ def test_an_exported_generator_loads_where_petgan_is_not(tmp_path):
     )
     subprocess.run([sys.executable, "-c", script], cwd=tmp_path, check=True, capture_output=True)
     assert np.load(tmp_path / "images.npy") == pytest.approx(generator(noise).numpy(), abs=1e-6)
+
+
+# --- slopes of slopes, which penalties of slopes are trained by ---------------------------------
+
+
+@pytest.mark.parametrize("groups", [1, 2, 4])
+def test_group_normalization_is_keras_own(groups):
+    x = np.random.default_rng(0).normal(3, 2, (3, 5, 5, 4)).astype("float32")
+    ours, keras_own = GroupNormalization(groups), keras.layers.GroupNormalization(groups)
+    for layer in (ours, keras_own):
+        layer.build(x.shape)
+        layer.set_weights([np.arange(1.0, 5), np.arange(4.0)])
+    np.testing.assert_allclose(ours(x), keras_own(x), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: GroupNormalization(2, dtype="float64"),
+        lambda: BatchNormalization(dtype="float64"),
+        lambda: MinibatchStd(dtype="float64"),
+    ],
+    ids=["group", "batch", "minibatch"],
+)
+def test_the_slope_of_a_penalty_against_finite_differences(layer):
+    """Keras' own layers hold the mean constant, which is right for a slope, but not for its slope."""
+    random = np.random.default_rng(0)
+    layer, x, direction = layer(), random.normal(size=(3, 2, 2, 4)), random.normal(size=(3, 2, 2, 4))
+
+    def penalty(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            value = tf.reduce_sum(tf.tanh(layer(x, training=True) if has_mode else layer(x)) ** 3)
+        return tf.reduce_sum(tf.square(tape.gradient(value, x)))
+
+    has_mode = not isinstance(layer, GroupNormalization)
+    point = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(point)
+        value = penalty(point)
+    slope = float(tf.reduce_sum(tape.gradient(value, point) * direction))
+    h = 1e-6
+    ends = [float(penalty(tf.constant(x + sign * h * direction))) for sign in (1, -1)]
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=1e-5)

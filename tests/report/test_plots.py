@@ -72,3 +72,12 @@ def test_without_validation_scores_there_is_no_such_figure(tmp_path):
     _log(experiment.runs[0], [{"step": 1, "d_loss": 1.0, "g_loss": 1.0}])
     (table,) = make_tables(experiment, None, None)
     assert [curves.slug for curves in draw_curves(table, Metrics())] == ["dropout-gan-loss"]
+
+
+def test_a_run_without_a_discriminator_has_the_curve_of_its_generator(experiment):
+    for run in experiment.runs:
+        _log(run, [{"step": step, "g_loss": 1 / step} for step in range(1, 41)])
+    (table,) = make_tables(experiment, None, None)
+    metrics = Metrics()
+    assert metrics.over_seeds(experiment.runs, "d_running_mean").empty
+    assert [c.slug for c in draw_curves(table, metrics)] == ["dropout-gan-loss", "dropout-gan-loss-later"]

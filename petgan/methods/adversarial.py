@@ -1,0 +1,262 @@
+"""A generator against a discriminator: one update as one fused graph.
+
+The discriminator takes ``n_critic`` turns, then the generator one. Loss, penalties, augmentation and
+precision are the point's; the networks are the preset's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+
+import keras
+import tensorflow as tf
+
+from petgan.config import Point
+from petgan.distributed import ALONE, Alone
+from petgan.draws import Draw, draw_noise, seed_for, uniform
+from petgan.methods import Method, Metrics, Update
+from petgan.methods.augment import adjust, augment, overfitting
+from petgan.methods.feed import Data, make_feed
+from petgan.methods.losses import LOSSES, gradient_penalty, lecam_penalty, r1_penalty
+from petgan.methods.networks import (
+    Networks,
+    State,
+    averaged,
+    averaged_copy,
+    cell_moments,
+    computing_in,
+    gradient_norm,
+    learning_rate,
+    make_optimizer,
+    update_average,
+    variation,
+)
+from petgan.methods.pixels import to_network
+from petgan.models import networks_of
+from petgan.models.layers import (
+    Segment,
+    dropout_stream,
+    statistics_over_ranks,
+)
+from petgan.models.spectral import iterate_power
+from petgan.place import share_of
+from petgan.policies import policy_of
+
+LECAM_DECAY = 0.99  # of the scores' moving averages (Tseng 2021, section 4.1)
+
+
+def make_networks(point: Point) -> Networks:
+    """Build the networks and optimizers of a point; initial weights depend on its seed alone."""
+    keras.utils.set_random_seed(point.seed)
+    with computing_in(point.compute_dtype):
+        generator, discriminator = networks_of(point)
+    freeze(discriminator, 0 if point.init_from is None else point.freeze_layers)
+    parts = Networks(
+        generator=generator,
+        discriminator=discriminator,
+        ema_generator=averaged_copy(generator),
+        generator_optimizer=make_optimizer(
+            point, generator.trainable_variables, learning_rate(point), point.generator_decay
+        ),
+        discriminator_optimizer=make_optimizer(
+            point,
+            discriminator.trainable_variables,
+            learning_rate(point, point.discriminator_learning_rate),
+            point.discriminator_decay,
+        ),
+    )
+    if point.ada_target is not None or point.lecam_weight is not None:
+        parts["state"] = State(augment_probability=0.0, mean_real=0.0, mean_fake=0.0)
+    return parts
+
+
+def freeze(discriminator: keras.Model, layers: int) -> None:
+    """Keep the first `layers` layers with kernels, and all before the next one, as they are (Mo 2020).
+
+    Batch normalization among them uses and keeps the statistics that it came with.
+    """
+    kernels = 0
+    for layer in discriminator.layers:
+        kernels += hasattr(layer, "kernel")
+        if kernels > layers:
+            return
+        layer.trainable = layers == 0
+
+
+def raw_scores(discriminator: keras.Model) -> keras.Model:
+    """The discriminator up to its sigmoid, if it ends in one: losses are computed on logits."""
+    last = discriminator.layers[-1]
+    if isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid:
+        return keras.Model(discriminator.input, last.input)
+    return discriminator
+
+
+def make_update(point: Point, networks: Networks, data: Data, ranks: Alone = ALONE) -> Update:
+    """Make the function that carries out update `step`; see `petgan.methods.Method`.
+
+    Its metrics: ``d_loss``, ``g_loss``; ``d_real`` and ``d_fake``, mean scores before any sigmoid;
+    ``d_gradient`` and ``g_gradient``, norms; ``variation`` of the generated images as a share of the real
+    ones' (see `cell_moments`); with a penalty its value before its weight, with adaptive augmentation its
+    ``augment_probability``. Those of the discriminator are its last turn's.
+
+    Raises
+    ------
+    ConfigError
+        If the ranks cannot share the batch evenly.
+    """
+    return _Adversarial(point, networks, data, ranks)
+
+
+METHOD = Method(make_networks, lambda point: networks_of(point)[0], make_update)
+
+
+class _Adversarial:
+    def __init__(self, point: Point, networks: Networks, data: Data, ranks: Alone) -> None:
+        self._point, self._networks, self._ranks = point, networks, ranks
+        self._share = share_of(point.batch_size, ranks.rank, ranks.ranks)
+        self._feed = make_feed(data.images, point, self._share, point.n_critic)
+        self._scores = raw_scores(networks.discriminator)
+        self._policy = policy_of(point.augment, data.modality)
+        assert point.loss is not None and point.latent_size is not None  # noqa: S101, PT018
+        self._discriminator_loss, self._generator_loss = LOSSES[point.loss]
+        self._latent_size = point.latent_size
+
+    def __call__(self, step: tf.Tensor) -> Metrics:
+        with contextlib.ExitStack() as together:
+            if self._ranks.ranks > 1:
+                together.enter_context(statistics_over_ranks(self._ranks.gather))
+            for turn in range(self._point.n_critic):
+                with tf.name_scope(f"turn_{turn}"):
+                    metrics = self._discriminator_turn(step, turn)
+            with tf.name_scope(f"turn_{self._point.n_critic}"):
+                metrics |= self._generator_turn(step)
+            networks = self._networks
+            update_average(networks.ema_generator, networks.generator, step, self._point.ema_decay)
+        return metrics
+
+    # --- turns ----------------------------------------------------------------------------------
+
+    def _discriminator_turn(self, step: tf.Tensor, turn: int) -> Metrics:
+        point, discriminator = self._point, self._networks.discriminator
+        pixels = self._feed.batch(step, turn)
+        real_images = to_network(pixels, unit_range="unit-range" in point.quirks)
+        fake_images = self._generate(step, turn)
+        real = self._augmented(real_images, step, Draw.AUGMENT_REAL, turn)
+        fake = self._augmented(fake_images, step, Draw.AUGMENT_FAKE, turn)
+        metrics: Metrics = {"moments": tf.stack([cell_moments(real_images), cell_moments(fake_images)])}
+        with tf.GradientTape() as tape:
+            real_scores, fake_scores = self._judge_both(real, fake, step, turn)
+            loss = self._discriminator_loss(real_scores, fake_scores)
+            metrics |= {"d_real": tf.reduce_mean(real_scores), "d_fake": tf.reduce_mean(fake_scores)}
+            if point.gp_weight is not None:
+                metrics["gradient_penalty"] = self._gradient_penalty(real, fake, step, turn)
+                loss += point.gp_weight * metrics["gradient_penalty"]
+            if point.r1_weight is not None:
+                metrics["r1_penalty"] = r1_penalty(
+                    lambda x: self._judge(x, step, Draw.REAL_DROPOUT, turn), real
+                )
+                loss += point.r1_weight * metrics["r1_penalty"]
+            if point.lecam_weight is not None:
+                state = self._networks.state
+                metrics["lecam_penalty"] = lecam_penalty(
+                    real_scores, fake_scores, state.mean_real, state.mean_fake
+                )
+                loss += point.lecam_weight * metrics["lecam_penalty"]
+            metrics["d_loss"] = loss
+            if point.ada_target is not None:
+                metrics["d_sign"] = overfitting(real_scores)
+            scaled = self._networks.discriminator_optimizer.scale_loss(loss)
+        metrics = self._apply("discriminator", "d_gradient", tape, scaled, metrics)
+        if point.weight_clip is not None:
+            for variable in discriminator.trainable_variables:
+                variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
+        iterate_power(discriminator)
+        self._update_state(step, metrics)
+        real_moments, fake_moments = tf.unstack(metrics.pop("moments"))
+        if point.batch_size > 1:
+            metrics["variation"] = tf.math.divide_no_nan(variation(fake_moments), variation(real_moments))
+        return metrics
+
+    def _generator_turn(self, step: tf.Tensor) -> Metrics:
+        turn = self._point.n_critic
+        with tf.GradientTape() as tape:
+            fake = self._augmented(self._generate(step, turn), step, Draw.AUGMENT_FAKE, turn)
+            loss = self._generator_loss(self._judge(fake, step, Draw.FAKE_DROPOUT, turn))
+            scaled = self._networks.generator_optimizer.scale_loss(loss)
+        return self._apply("generator", "g_gradient", tape, scaled, {"g_loss": loss})
+
+    def _apply(
+        self, part: str, norm: str, tape: tf.GradientTape, loss: tf.Tensor, metrics: Metrics
+    ) -> Metrics:
+        """Average gradients and metrics over the ranks in one collective, and update one network."""
+        variables = getattr(self._networks, part).trainable_variables
+        optimizer = getattr(self._networks, f"{part}_optimizer")
+        gradients, metrics = averaged(self._ranks, tape.gradient(loss, variables), metrics)
+        optimizer.apply(gradients, variables)
+        return metrics | {norm: gradient_norm(gradients, optimizer)}
+
+    def _update_state(self, step: tf.Tensor, metrics: Metrics) -> None:
+        point, networks = self._point, self._networks
+        if point.lecam_weight is not None:
+            t = tf.cast(step, "float32")
+            keep = tf.minimum(LECAM_DECAY, (1 + t) / (10 + t))
+            for mean, score in ((networks.state.mean_real, "d_real"), (networks.state.mean_fake, "d_fake")):
+                mean.assign(keep * mean + (1 - keep) * tf.cast(metrics[score], "float32"))
+        if point.ada_target is not None:
+            probability = networks.state.augment_probability
+            metrics["augment_probability"] = tf.identity(probability)
+            probability.assign(adjust(probability, metrics.pop("d_sign"), point.ada_target, point.batch_size))
+
+    # --- passes ---------------------------------------------------------------------------------
+
+    def _generate(self, step: tf.Tensor, turn: int) -> tf.Tensor:
+        point = self._point
+        noise = draw_noise(
+            seed_for(point.seed, step, Draw.NOISE, turn),
+            point.batch_size,
+            self._latent_size,
+            is_uniform="uniform-noise" in point.quirks,
+        )[self._share]
+        with dropout_stream(self._segment(step, Draw.GENERATOR_DROPOUT, turn)):
+            images = self._networks.generator(noise, training=True)
+        return tf.cast(images, keras.backend.floatx())
+
+    def _augmented(self, images: tf.Tensor, step: tf.Tensor, draw: Draw, turn: int) -> tf.Tensor:
+        if not self._policy:
+            return images
+        point = self._point
+        probability = None if point.ada_target is None else self._networks.state.augment_probability.value
+        seed = seed_for(point.seed, step, draw, turn)
+        return augment(images, self._policy, seed, self._share.start, point.batch_size, probability)
+
+    def _judge(self, images: tf.Tensor, step: tf.Tensor, draw: Draw, turn: int) -> tf.Tensor:
+        """Scores (n, 1) before any sigmoid."""
+        with dropout_stream(self._segment(step, draw, turn)):
+            return tf.cast(self._scores(images, training=True), keras.backend.floatx())
+
+    def _judge_both(
+        self, real: tf.Tensor, fake: tf.Tensor, step: tf.Tensor, turn: int
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Scores of real and of generated images, in one pass where they do not touch each other in it."""
+        if not can_judge_in_one_pass(self._networks.discriminator):
+            real_scores = self._judge(real, step, Draw.REAL_DROPOUT, turn)
+            return real_scores, self._judge(fake, step, Draw.FAKE_DROPOUT, turn)
+        segments = [self._segment(step, draw, turn) for draw in (Draw.REAL_DROPOUT, Draw.FAKE_DROPOUT)]
+        with dropout_stream(*segments):
+            scores = self._scores(tf.concat([real, fake], axis=0), training=True)
+        real_scores, fake_scores = tf.split(tf.cast(scores, keras.backend.floatx()), 2)
+        return real_scores, fake_scores
+
+    def _segment(self, step: tf.Tensor, draw: Draw, turn: int) -> Segment:
+        point = self._point
+        return Segment(seed_for(point.seed, step, draw, turn), self._share.start, point.batch_size)
+
+    def _gradient_penalty(self, real: tf.Tensor, fake: tf.Tensor, step: tf.Tensor, turn: int) -> tf.Tensor:
+        point = self._point
+        mix = uniform((point.batch_size, 1, 1, 1), seed_for(point.seed, step, Draw.MIX, turn))[self._share]
+        return gradient_penalty(lambda x: self._judge(x, step, Draw.MIX_DROPOUT, turn), real, fake, mix)
+
+
+def can_judge_in_one_pass(discriminator: keras.Model) -> bool:
+    """Whether real and generated images may share a pass: not where they would share batch statistics."""
+    return not any(isinstance(layer, keras.layers.BatchNormalization) for layer in discriminator.layers)

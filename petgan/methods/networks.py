@@ -1,0 +1,196 @@
+"""What a run trains: its networks, their averages and their optimizers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from petgan.config import Point, image_base
+from petgan.distributed import Alone
+from petgan.optimizers import SCRMSprop
+
+POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+
+
+class State:
+    """Numbers that an update changes besides weights, such as the strength of an augmentation.
+
+    Parameters
+    ----------
+    **values : float
+        Each becomes a float32 variable, and an attribute of its name.
+    """
+
+    def __init__(self, **values: float) -> None:
+        self._variables = {
+            name: keras.Variable(value, trainable=False, dtype="float32", name=name)
+            for name, value in values.items()
+        }
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """All of them, in the order that they were given."""
+        return list(self._variables.values())
+
+    def __getattr__(self, name: str) -> keras.Variable:
+        try:
+            return self.__dict__["_variables"][name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+Part: TypeAlias = Any  # keras.Model, keras.Optimizer or State: for mypy, Keras has no types
+
+
+class Networks(dict[str, Part]):
+    """The parts of a run by name, in the order that a checkpoint holds them.
+
+    Every method has a ``generator`` and its average, ``ema_generator``, that makes its images.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            raise AttributeError(name) from None
+
+
+@dataclass(frozen=True)
+class _Value:
+    name: str
+    value: np.ndarray
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self.value, dtype)
+
+
+@dataclass(frozen=True)
+class _Copy:
+    variables: list[_Value]
+
+
+def copied(networks: Networks, shown: keras.Model) -> Networks:
+    """A copy of what a checkpoint holds, which updates leave alone; its averaged generator is `shown`."""
+    shown.set_weights(networks.ema_generator.get_weights())
+    copies = {
+        name: _Copy([_Value(v.name, np.array(v.numpy())) for v in variables_of(part)])
+        for name, part in networks.items()
+        if name != "ema_generator"
+    }
+    return Networks({name: copies.get(name, shown) for name in networks})
+
+
+def variables_of(part: Part) -> list[keras.Variable]:
+    """All that a checkpoint holds of a part."""
+    return part.weights if isinstance(part, keras.Model) else part.variables
+
+
+@contextlib.contextmanager
+def computing_in(precision: str) -> Iterator[None]:
+    """Within this block, networks are built to compute in `precision`; their weights are float32."""
+    before = keras.config.dtype_policy()
+    if precision != "float32":
+        keras.config.set_dtype_policy(POLICIES[precision])
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def averaged_copy(model: keras.Model) -> keras.Model:
+    """A copy to average the weights of `model` in; it computes in the precision of its weights."""
+
+    def layer_of(layer: keras.Layer) -> keras.Layer:
+        return type(layer).from_config({**layer.get_config(), "dtype": layer.variable_dtype})
+
+    copy = keras.models.clone_model(model, clone_function=layer_of)
+    copy.set_weights(model.get_weights())
+    return copy
+
+
+def update_average(average: keras.Model, model: keras.Model, step: tf.Tensor, decay: float) -> None:
+    """Move an averaged model: a' = d a + (1 - d) w, with d = min(decay, (1 + t) / (10 + t)).
+
+    The early limit is that of TensorFlow's ExponentialMovingAverage with `num_updates`: the average
+    forgets the random start quickly. Statistics of batch normalization are averaged with the weights.
+    """
+    t = tf.cast(step, keras.backend.floatx())
+    keep = tf.minimum(tf.constant(decay, t.dtype), (1 + t) / (10 + t))
+    for mean, weight in zip(average.weights, model.weights, strict=True):
+        mean.assign(keep * mean + (1 - keep) * weight)
+
+
+def learning_rate(point: Point, own: float | None = None) -> float:
+    """Of an optimizer, the point's or its own: in a transfer slower or faster than otherwise."""
+    return (own or point.learning_rate) * (point.transfer_rate if point.init_from is not None else 1.0)
+
+
+def make_optimizer(point: Point, variables: list[keras.Variable], rate: float, decay: float = 0.0) -> Any:
+    """Make the optimizer of `variables`; its rate after t updates is rate / (1 + decay * t).
+
+    With float16 it scales losses, and skips an update whose gradients overflow.
+    """
+    schedule = (
+        keras.optimizers.schedules.InverseTimeDecay(rate, decay_steps=1, decay_rate=decay) if decay else rate
+    )
+    options = {"learning_rate": schedule, "clipvalue": point.gradient_clip}
+    options |= {k: v for k in ("beta_1", "beta_2") if (v := getattr(point, k)) is not None}
+    # By class: keras.optimizers.get does not know all of them (not Lamb, in 3.15).
+    kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items()}
+    kinds["sc-rmsprop"] = SCRMSprop
+    optimizer = kinds[point.optimizer](**options)
+    if point.compute_dtype == "float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(variables)
+    return optimizer
+
+
+# --- after a backward pass ----------------------------------------------------------------------
+
+
+def averaged(
+    ranks: Alone, gradients: Sequence[tf.Tensor], metrics: Mapping[str, tf.Tensor]
+) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
+    """The means of gradients and metrics over the ranks, in one collective."""
+    means = ranks.average([*gradients, *metrics.values()])
+    count = len(gradients)
+    return means[:count], dict(zip(metrics, means[count:], strict=True))
+
+
+def gradient_norm(gradients: Sequence[tf.Tensor], optimizer: keras.Optimizer) -> tf.Tensor:
+    """The norm of all `gradients` together, without the optimizer's loss scale.
+
+    0 where they overflow in float16, since such an update is skipped.
+    """
+    norm = tf.linalg.global_norm(gradients) / optimizer.scale_loss(tf.ones((), gradients[0].dtype))
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        return tf.where(tf.math.is_finite(norm), norm, 0.0)
+    return norm
+
+
+# --- how much images vary -----------------------------------------------------------------------
+
+
+def cell_moments(images: tf.Tensor) -> tf.Tensor:
+    """Mean and mean square over a batch of each cell's mean: (2, cells, cells).
+
+    Images are cut into 7 or 8 cells a side, so that noise is not taken for variation. Moments of equal
+    shares of a batch have the batch's as their mean.
+    """
+    size, channels = images.shape[1], images.shape[3]
+    cells = image_base(size)[0]
+    cut = tf.reshape(images, (-1, cells, size // cells, cells, size // cells, channels))
+    means = tf.reduce_mean(cut, axis=(2, 4, 5))
+    return tf.stack([tf.reduce_mean(means, axis=0), tf.reduce_mean(tf.square(means), axis=0)])
+
+
+def variation(moments: tf.Tensor) -> tf.Tensor:
+    """The standard deviation over a batch of its images' cells, of `cell_moments`."""
+    mean, square = tf.unstack(moments)
+    return tf.sqrt(tf.maximum(tf.reduce_mean(square - tf.square(mean)), 0))

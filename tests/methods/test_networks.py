@@ -1,0 +1,93 @@
+"""Optimizers and averages, each against its own formula."""
+
+from __future__ import annotations
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from petgan.config import OPTIMIZERS, OPTIMIZERS_WITH_BETAS, resolve_point
+from petgan.methods.networks import averaged_copy, make_optimizer, update_average
+
+
+def point_of(**values):
+    return resolve_point({"preset": "dcgan", "image_size": 16, "batch_size": 4, **values})
+
+
+def by_hand(name, gradients, start, rate, decay, clip):
+    """Keras' own formulae (Tieleman 2012, Kingma 2015, Zeiler 2012) in float64."""
+    w, m, v = start.copy(), np.zeros_like(start), np.zeros_like(start)
+    for t, gradient in enumerate(gradients):
+        g, lr = np.clip(gradient, -clip, clip), rate / (1 + decay * t)
+        if name == "rmsprop":
+            v = 0.9 * v + 0.1 * g**2
+            w = w - lr * g / np.sqrt(v + 1e-7)
+        elif name == "adam":
+            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+            correction = np.sqrt(1 - 0.999 ** (t + 1)) / (1 - 0.9 ** (t + 1))
+            w = w - lr * correction * m / (np.sqrt(v) + 1e-7)
+        else:
+            v = 0.95 * v + 0.05 * g**2
+            change = -np.sqrt(m + 1e-7) / np.sqrt(v + 1e-7) * g
+            m = 0.95 * m + 0.05 * change**2
+            w = w + lr * change
+    return w
+
+
+@pytest.mark.parametrize("name", ["rmsprop", "adam", "adadelta"])
+def test_the_studys_optimizers_with_decay_and_clipping(name):
+    random = np.random.default_rng(0)
+    start, gradients = random.normal(size=6), random.normal(0, 3, (4, 6))
+    point = point_of(optimizer=name, learning_rate=0.01, gradient_clip=1.0)
+    variable = keras.Variable(start.astype("float32"))
+    optimizer = make_optimizer(point, [variable], 0.01, decay=0.5)
+    for gradient in gradients:
+        optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+    expected = by_hand(name, gradients, start, rate=0.01, decay=0.5, clip=1.0)
+    assert variable.numpy() - start == pytest.approx(expected - start, rel=1e-3, abs=1e-7)
+    assert (np.abs(gradients) > 1).any()
+
+
+def test_the_lists_of_optimizers_are_those_of_keras():
+    kinds = {
+        name.lower(): kind
+        for name, kind in vars(keras.optimizers).items()
+        if inspect.isclass(kind) and issubclass(kind, keras.Optimizer)
+    }
+    others = {"optimizer", "lossscaleoptimizer", "multioptimizer"}
+    assert set(OPTIMIZERS) - {"sc-rmsprop"} == set(kinds) - others
+    with_betas = {n for n in kinds if {"beta_1", "beta_2"} <= {*inspect.signature(kinds[n]).parameters}}
+    assert set(OPTIMIZERS_WITH_BETAS) <= with_betas
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_moves_the_weights(name):
+    variable = keras.Variable(np.ones((3, 3), "float32"))
+    optimizer = make_optimizer(point_of(optimizer=name), [variable], 1e-3, decay=1e-3)
+    optimizer.apply([tf.ones((3, 3))], [variable])
+    assert np.isfinite(variable.numpy()).all()
+    assert (variable.numpy() != 1).all()
+
+
+def test_the_average_follows_its_recurrence():
+    model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3), keras.layers.BatchNormalization()])
+    average = averaged_copy(model)
+    expected = [w.astype("float64") for w in average.get_weights()]
+    for step in range(20):
+        random = np.random.default_rng(step)
+        now = [random.normal(size=w.shape).astype("float32") for w in expected]
+        model.set_weights(now)
+        update_average(average, model, tf.constant(step), 0.6)
+        keep = min(0.6, (1 + step) / (10 + step))
+        expected = [keep * a + (1 - keep) * w for a, w in zip(expected, now, strict=True)]
+    for ours, wanted in zip(average.get_weights(), expected, strict=True):
+        assert ours == pytest.approx(wanted, rel=1e-4, abs=1e-5)
+
+
+def test_betas_reach_the_optimizer():
+    point = resolve_point({"preset": "wgan-gp", "image_size": 16, "beta_1": 0.3, "beta_2": 0.8})
+    optimizer = make_optimizer(point, [keras.Variable(1.0)], 1e-4)
+    assert (optimizer.beta_1, optimizer.beta_2) == (0.3, 0.8)
