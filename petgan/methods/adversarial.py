@@ -21,15 +21,12 @@ from petgan.methods.losses import LOSSES, gradient_penalty, lecam_penalty, r1_pe
 from petgan.methods.networks import (
     Networks,
     State,
-    averaged,
-    averaged_copy,
+    adversaries,
     cell_moments,
     computing_in,
-    gradient_norm,
-    learning_rate,
-    make_optimizer,
+    relative_variation,
     update_average,
-    variation,
+    update_part,
 )
 from petgan.methods.pixels import to_network
 from petgan.models import networks_of
@@ -51,20 +48,7 @@ def make_networks(point: Point) -> Networks:
     with computing_in(point.compute_dtype):
         generator, discriminator = networks_of(point)
     freeze(discriminator, 0 if point.init_from is None else point.freeze_layers)
-    parts = Networks(
-        generator=generator,
-        discriminator=discriminator,
-        ema_generator=averaged_copy(generator),
-        generator_optimizer=make_optimizer(
-            point, generator.trainable_variables, learning_rate(point), point.generator_decay
-        ),
-        discriminator_optimizer=make_optimizer(
-            point,
-            discriminator.trainable_variables,
-            learning_rate(point, point.discriminator_learning_rate),
-            point.discriminator_decay,
-        ),
-    )
+    parts = adversaries(point, generator, discriminator)
     if point.ada_target is not None or point.lecam_weight is not None:
         parts["state"] = State(augment_probability=0.0, mean_real=0.0, mean_fake=0.0)
     return parts
@@ -166,15 +150,17 @@ class _Adversarial:
             if point.ada_target is not None:
                 metrics["d_sign"] = overfitting(real_scores)
             scaled = self._networks.discriminator_optimizer.scale_loss(loss)
-        metrics = self._apply("discriminator", "d_gradient", tape, scaled, metrics)
+        variables = discriminator.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        metrics = update_part(self._networks, "discriminator", variables, gradients, metrics, self._ranks)
         if point.weight_clip is not None:
-            for variable in discriminator.trainable_variables:
+            for variable in variables:
                 variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
         iterate_power(discriminator)
         self._update_state(step, metrics)
         real_moments, fake_moments = tf.unstack(metrics.pop("moments"))
         if point.batch_size > 1:
-            metrics["variation"] = tf.math.divide_no_nan(variation(fake_moments), variation(real_moments))
+            metrics["variation"] = relative_variation(fake_moments, real_moments)
         return metrics
 
     def _generator_turn(self, step: tf.Tensor) -> Metrics:
@@ -183,17 +169,9 @@ class _Adversarial:
             fake = self._augmented(self._generate(step, turn), step, Draw.AUGMENT_FAKE, turn)
             loss = self._generator_loss(self._judge(fake, step, Draw.FAKE_DROPOUT, turn))
             scaled = self._networks.generator_optimizer.scale_loss(loss)
-        return self._apply("generator", "g_gradient", tape, scaled, {"g_loss": loss})
-
-    def _apply(
-        self, part: str, norm: str, tape: tf.GradientTape, loss: tf.Tensor, metrics: Metrics
-    ) -> Metrics:
-        """Average gradients and metrics over the ranks in one collective, and update one network."""
-        variables = getattr(self._networks, part).trainable_variables
-        optimizer = getattr(self._networks, f"{part}_optimizer")
-        gradients, metrics = averaged(self._ranks, tape.gradient(loss, variables), metrics)
-        optimizer.apply(gradients, variables)
-        return metrics | {norm: gradient_norm(gradients, optimizer)}
+        variables = self._networks.generator.trainable_variables
+        gradients = tape.gradient(scaled, variables)
+        return update_part(self._networks, "generator", variables, gradients, {"g_loss": loss}, self._ranks)
 
     def _update_state(self, step: tf.Tensor, metrics: Metrics) -> None:
         point, networks = self._point, self._networks

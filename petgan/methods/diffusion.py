@@ -21,13 +21,12 @@ from petgan.methods import Method, Metrics, Update
 from petgan.methods.feed import Data, make_feed
 from petgan.methods.networks import (
     Networks,
-    averaged,
     averaged_copy,
     computing_in,
-    gradient_norm,
     learning_rate,
     make_optimizer,
     update_average,
+    update_part,
 )
 from petgan.methods.pixels import to_network
 from petgan.models import networks_of
@@ -133,10 +132,10 @@ class _Diffusion:
             loss = tf.reduce_mean(tf.square(noise - tf.cast(predicted, noise.dtype)))
             scaled = networks.generator_optimizer.scale_loss(loss)
         variables = networks.generator.trainable_variables
-        gradients, metrics = averaged(self._ranks, tape.gradient(scaled, variables), {"g_loss": loss})
-        networks.generator_optimizer.apply(gradients, variables)
+        gradients = tape.gradient(scaled, variables)
+        metrics = update_part(networks, "generator", variables, gradients, {"g_loss": loss}, self._ranks)
         update_average(networks.ema_generator, networks.generator, step, point.ema_decay)
-        return metrics | {"g_gradient": gradient_norm(gradients, networks.generator_optimizer)}
+        return metrics
 
     def _seed(self, step: tf.Tensor, draw: Draw) -> tf.Tensor:
         return seed_for(self._point.seed, step, draw, 0)

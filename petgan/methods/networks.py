@@ -151,7 +151,46 @@ def make_optimizer(point: Point, variables: list[keras.Variable], rate: float, d
     return optimizer
 
 
+def adversaries(point: Point, generator: keras.Model, discriminator: keras.Model) -> Networks:
+    """A generator with its average, a discriminator, and the optimizers that the point gives them."""
+    return Networks(
+        generator=generator,
+        discriminator=discriminator,
+        ema_generator=averaged_copy(generator),
+        generator_optimizer=make_optimizer(
+            point, generator.trainable_variables, learning_rate(point), point.generator_decay
+        ),
+        discriminator_optimizer=make_optimizer(
+            point,
+            discriminator.trainable_variables,
+            learning_rate(point, point.discriminator_learning_rate),
+            point.discriminator_decay,
+        ),
+    )
+
+
 # --- after a backward pass ----------------------------------------------------------------------
+
+
+def update_part(
+    networks: Networks,
+    part: str,
+    variables: Sequence[keras.Variable],
+    gradients: Sequence[tf.Tensor],
+    metrics: Mapping[str, tf.Tensor],
+    ranks: Alone,
+) -> dict[str, tf.Tensor]:
+    """Average gradients and metrics over the ranks in one collective, and apply the part's optimizer.
+
+    Returns
+    -------
+    dict of str to tf.Tensor
+        The averaged metrics, and ``g_gradient`` or ``d_gradient``: the norm.
+    """
+    optimizer = networks[f"{part}_optimizer"]
+    means, metrics = averaged(ranks, gradients, metrics)
+    optimizer.apply(means, variables)
+    return metrics | {f"{part[0]}_gradient": gradient_norm(means, optimizer)}
 
 
 def averaged(
@@ -188,6 +227,11 @@ def cell_moments(images: tf.Tensor) -> tf.Tensor:
     cut = tf.reshape(images, (-1, cells, size // cells, cells, size // cells, channels))
     means = tf.reduce_mean(cut, axis=(2, 4, 5))
     return tf.stack([tf.reduce_mean(means, axis=0), tf.reduce_mean(tf.square(means), axis=0)])
+
+
+def relative_variation(generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
+    """The `variation` of generated images as a share of the real ones', of their `cell_moments`."""
+    return tf.math.divide_no_nan(variation(generated), variation(real))
 
 
 def variation(moments: tf.Tensor) -> tf.Tensor:

@@ -24,15 +24,12 @@ from petgan.methods.feed import Data, make_feed
 from petgan.methods.losses import gradient_penalty, wasserstein_critic, wasserstein_generator
 from petgan.methods.networks import (
     Networks,
-    averaged,
-    averaged_copy,
+    adversaries,
     cell_moments,
     computing_in,
-    gradient_norm,
-    learning_rate,
-    make_optimizer,
+    relative_variation,
     update_average,
-    variation,
+    update_part,
 )
 from petgan.methods.pixels import downscaled, to_network, upscaled
 from petgan.models import pggan
@@ -49,14 +46,7 @@ def make_networks(point: Point) -> Networks:
     keras.utils.set_random_seed(point.seed)
     with computing_in(point.compute_dtype):
         generator, critic = pggan.build(point)
-    rate = learning_rate(point)
-    return Networks(
-        generator=generator,
-        discriminator=critic,
-        ema_generator=averaged_copy(generator),
-        generator_optimizer=make_optimizer(point, generator.trainable_variables, rate),
-        discriminator_optimizer=make_optimizer(point, critic.trainable_variables, rate),
-    )
+    return adversaries(point, generator, critic)
 
 
 @dataclass(frozen=True)
@@ -156,9 +146,9 @@ class _Progressive:
 
         gradients, metrics = self._at_its_level(stage, at)
         metrics["real_moments"] = cell_moments(real_images)
-        metrics = self._apply("discriminator", "d_gradient", gradients, metrics)
-        made, real = (variation(metrics.pop(name)) for name in ("moments", "real_moments"))
-        return metrics | {"variation": tf.math.divide_no_nan(made, real)}
+        metrics = self._apply("discriminator", gradients, metrics)
+        moments = (metrics.pop(name) for name in ("moments", "real_moments"))
+        return metrics | {"variation": relative_variation(*moments)}
 
     def _generator_turn(self, step: tf.Tensor, stage: Stage) -> Metrics:
         noise = self._noise(step, self._point.n_critic)
@@ -170,7 +160,7 @@ class _Progressive:
                 scaled = self._networks.generator_optimizer.scale_loss(loss)
             return _gradients(tape, scaled, self._networks.generator), {"g_loss": loss}
 
-        return self._apply("generator", "g_gradient", *self._at_its_level(stage, at))
+        return self._apply("generator", *self._at_its_level(stage, at))
 
     def _at_its_level(
         self, stage: Stage, turn: Callable[[int], tuple[Gradients, Metrics]]
@@ -180,12 +170,9 @@ class _Progressive:
         gradients, metrics = tf.switch_case(stage.level, branches)
         return gradients, metrics
 
-    def _apply(self, part: str, norm: str, gradients: Gradients, metrics: Metrics) -> Metrics:
-        """Average gradients and metrics over the ranks in one collective, and update one network."""
-        optimizer = self._networks[f"{part}_optimizer"]
-        gradients, metrics = averaged(self._ranks, gradients, metrics)
-        optimizer.apply(gradients, self._networks[part].trainable_variables)
-        return metrics | {norm: gradient_norm(gradients, optimizer)}
+    def _apply(self, part: str, gradients: Gradients, metrics: Metrics) -> Metrics:
+        variables = getattr(self._networks, part).trainable_variables
+        return update_part(self._networks, part, variables, gradients, metrics, self._ranks)
 
     # --- passes ---------------------------------------------------------------------------------
 

@@ -20,15 +20,12 @@ from petgan.methods.feed import Data, make_feed
 from petgan.methods.losses import bce_discriminator, bce_generator
 from petgan.methods.networks import (
     Networks,
-    averaged,
-    averaged_copy,
+    adversaries,
     cell_moments,
     computing_in,
-    gradient_norm,
-    learning_rate,
-    make_optimizer,
+    relative_variation,
     update_average,
-    variation,
+    update_part,
 )
 from petgan.methods.pixels import downscaled, to_network
 from petgan.models import srgan
@@ -43,14 +40,7 @@ def make_networks(point: Point) -> Networks:
     keras.utils.set_random_seed(point.seed)
     with computing_in(point.compute_dtype):
         generator, discriminator = srgan.build(point)
-    rate = learning_rate(point)
-    return Networks(
-        generator=generator,
-        discriminator=discriminator,
-        ema_generator=averaged_copy(generator),
-        generator_optimizer=make_optimizer(point, generator.trainable_variables, rate),
-        discriminator_optimizer=make_optimizer(point, discriminator.trainable_variables, rate),
-    )
+    return adversaries(point, generator, discriminator)
 
 
 def shown(images: np.ndarray) -> np.ndarray:
@@ -125,16 +115,12 @@ class _SuperResolution:
             "moments": tf.stack([cell_moments(fake), cell_moments(real)]),
         }
         metrics = self._apply("discriminator", tape, scaled, metrics)
-        made, there = map(variation, tf.unstack(metrics.pop("moments")))
-        return metrics | {"variation": tf.math.divide_no_nan(made, there)}
+        return metrics | {"variation": relative_variation(*tf.unstack(metrics.pop("moments")))}
 
     def _judge(self, images: tf.Tensor) -> tf.Tensor:
         return self._networks.discriminator(images, training=True)
 
     def _apply(self, part: str, tape: tf.GradientTape, loss: tf.Tensor, metrics: Metrics) -> Metrics:
-        """Average gradients and metrics over the ranks in one collective, and update one network."""
-        variables = self._networks[part].trainable_variables
-        optimizer = self._networks[f"{part}_optimizer"]
-        gradients, metrics = averaged(self._ranks, tape.gradient(loss, variables), metrics)
-        optimizer.apply(gradients, variables)
-        return metrics | {f"{part[0]}_gradient": gradient_norm(gradients, optimizer)}
+        variables = getattr(self._networks, part).trainable_variables
+        gradients = tape.gradient(loss, variables)
+        return update_part(self._networks, part, variables, gradients, metrics, self._ranks)

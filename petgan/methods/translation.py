@@ -21,14 +21,14 @@ from petgan.methods.feed import Data, make_feed
 from petgan.methods.losses import LOSSES, patch_contrast
 from petgan.methods.networks import (
     Networks,
-    averaged,
     averaged_copy,
     cell_moments,
     computing_in,
-    gradient_norm,
+    learning_rate,
     make_optimizer,
+    relative_variation,
     update_average,
-    variation,
+    update_part,
 )
 from petgan.methods.pixels import to_network
 from petgan.models import cut
@@ -46,7 +46,7 @@ def make_networks(point: Point) -> Networks:
     keras.utils.set_random_seed(point.seed)
     with computing_in(point.compute_dtype):
         generator, discriminator, heads = cut.build(point)
-    rate = point.learning_rate * (point.transfer_rate if point.init_from is not None else 1.0)
+    rate = learning_rate(point)
     return Networks(
         generator=generator,
         discriminator=discriminator,
@@ -107,9 +107,8 @@ class _Translation:
             loss = self._generator_loss(_full(networks.discriminator(fake, training=True))) + contrast
             scaled = optimizer.scale_loss(loss)
         variables = _trained_together(networks.generator, networks.heads)
-        metrics |= self._apply(
-            "generator", variables, tape.gradient(scaled, variables), {"g_loss": loss, "nce_loss": contrast}
-        )
+        gradients, losses = tape.gradient(scaled, variables), {"g_loss": loss, "nce_loss": contrast}
+        metrics |= update_part(networks, "generator", variables, gradients, losses, self._ranks)
         update_average(networks.ema_generator, networks.generator, step, self._point.ema_decay)
         return metrics
 
@@ -122,29 +121,15 @@ class _Translation:
             loss = self._discriminator_loss(real_scores, fake_scores)
             scaled = self._networks.discriminator_optimizer.scale_loss(loss)
         variables = discriminator.trainable_variables
-        metrics = self._apply(
-            "discriminator",
-            variables,
-            tape.gradient(scaled, variables),
-            {
-                "d_loss": loss,
-                "d_real": tf.reduce_mean(real_scores),
-                "d_fake": tf.reduce_mean(fake_scores),
-                "moments": tf.stack([cell_moments(real), cell_moments(fake)]),
-            },
-        )
-        real_moments, fake_moments = tf.unstack(metrics.pop("moments"))
-        metrics["variation"] = tf.math.divide_no_nan(variation(fake_moments), variation(real_moments))
-        return metrics
-
-    def _apply(
-        self, part: str, variables: list[keras.Variable], gradients: list[tf.Tensor], metrics: Metrics
-    ) -> Metrics:
-        """Average gradients and metrics over the ranks in one collective, and update what `part` names."""
-        optimizer = self._networks[f"{part}_optimizer"]
-        gradients, metrics = averaged(self._ranks, gradients, metrics)
-        optimizer.apply(gradients, variables)
-        return metrics | {f"{part[0]}_gradient": gradient_norm(gradients, optimizer)}
+        metrics = {
+            "d_loss": loss,
+            "d_real": tf.reduce_mean(real_scores),
+            "d_fake": tf.reduce_mean(fake_scores),
+            "moments": tf.stack([cell_moments(fake), cell_moments(real)]),
+        }
+        gradients = tape.gradient(scaled, variables)
+        metrics = update_part(self._networks, "discriminator", variables, gradients, metrics, self._ranks)
+        return metrics | {"variation": relative_variation(*tf.unstack(metrics.pop("moments")))}
 
     def _patches(self, layers: list[tf.Tensor], step: tf.Tensor) -> list[tf.Tensor]:
         """Features (n, patches, d) of unit length, of each layer, at the update's places."""

@@ -6,15 +6,12 @@ import gc
 import math
 import os
 import signal
-import threading
 import weakref
-from concurrent.futures import ThreadPoolExecutor
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ranks import InThread
 
 from petgan import trainer
 from petgan.checkpoint import read_generator, read_header
@@ -172,28 +169,6 @@ def spread(model, seed=0):
     for variable in model.trainable_variables:
         fan_in = max(1, math.prod(variable.shape[:-1]))
         variable.assign(variable + random.normal(0, 0.3 / math.sqrt(fan_in), variable.shape))
-
-
-def test_ranks_do_together_what_one_does(small, float64_without_graphs):
-    ranks, point = 2, point_of(batch_size=8, dropout=0.3)
-    alone = make_networks(point)
-    update = make_update(point, alone, Data(PIXELS))
-    expected = [{k: float(v) for k, v in update(tf.constant(step)).items()} for step in range(2)]
-    networks = [make_networks(point) for _ in range(ranks)]
-    barrier, board = threading.Barrier(ranks), {}
-
-    def train(rank):
-        update = make_update(point, networks[rank], Data(PIXELS), InThread(rank, ranks, barrier, board))
-        return [update(tf.constant(step)) for step in range(2)]
-
-    with ThreadPoolExecutor(ranks) as pool:
-        metrics = list(pool.map(train, range(ranks)))
-    for rank in range(ranks):
-        for ours, theirs in zip(weights(networks[rank]), weights(alone), strict=True):
-            assert ours.dtype == np.float64
-            np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
-        for ours, theirs in zip(metrics[rank], expected, strict=True):
-            assert {k: float(v) for k, v in ours.items()} == pytest.approx(theirs, rel=1e-9)
 
 
 def test_an_interrupted_run_ends_as_an_undisturbed_one(small, monkeypatch, make_dataset, make_run):

@@ -17,6 +17,7 @@ from petgan.distributed import ALONE
 from petgan.methods import method_of
 from petgan.methods.feed import Data
 from petgan.methods.networks import variables_of
+from petgan.models import cut, gan, pggan, srgan, unet
 from petgan.presets import PRESETS
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
@@ -25,6 +26,21 @@ NARROW = {"generator_width": 0.5, "discriminator_width": 0.125, "n_critic": 1, "
 
 WITH_RECIPES = [(preset, recipe) for preset in PRESETS for recipe in PRESETS[preset].recipes or [None]]
 WITH_PRECISIONS = [(preset, precision) for preset in PRESETS for precision in ("bfloat16", "float16")]
+
+
+@pytest.fixture(autouse=True)
+def narrow(monkeypatch):
+    """The presets' own layers, but few of them and narrow."""
+    monkeypatch.setattr(pggan, "FILTERS", (16, 16, 8))
+    monkeypatch.setattr(unet, "WIDTHS", (16, 16, 8))
+    monkeypatch.setattr(srgan, "GENERATOR_FILTERS", 8)
+    monkeypatch.setattr(srgan, "BLOCKS", 2)
+    monkeypatch.setattr(srgan, "DISCRIMINATOR_LAYERS", ((8, 1), (8, 2), (16, 2)))
+    monkeypatch.setattr(cut, "GENERATOR_FILTERS", (8, 16, 16))
+    monkeypatch.setattr(cut, "BLOCKS", 1)
+    monkeypatch.setattr(cut, "DISCRIMINATOR_LAYERS", ((8, 2), (16, 2), (16, 1)))
+    monkeypatch.setattr(gan, "GENERATOR_UNITS", (32, 64, 64))
+    monkeypatch.setattr(gan, "DISCRIMINATOR_UNITS", (64, 32))
 
 
 def point_of(preset, recipe=None, **values):
@@ -67,21 +83,19 @@ def test_so_it_is_in_every_precision(preset, precision, tmp_path):
     resumed_is_undisturbed(point_of(preset, compute_dtype=precision), tmp_path / "step.h5")
 
 
-def together(point, ranks):
-    """The metrics of one update, as rank 0 sees them."""
+def together(point, ranks, steps=1):
+    """What each rank has after some updates: its metrics, and its networks."""
     method = method_of(point.preset)
-    if ranks == 1:
-        return method.make_update(point, method.make_networks(point), DATA, ALONE)(tf.constant(0))
-    networks = [method.make_networks(point) for _ in range(ranks)]
     barrier, board = threading.Barrier(ranks), {}
+    networks = [method.make_networks(point) for _ in range(ranks)]
 
-    def update(rank):
-        mine = InThread(rank, ranks, barrier, board)
-        return method.make_update(point, networks[rank], DATA, mine)(tf.constant(0))
+    def train(rank):
+        mine = InThread(rank, ranks, barrier, board) if ranks > 1 else ALONE
+        update = method.make_update(point, networks[rank], DATA, mine)
+        return [{k: float(v) for k, v in update(tf.constant(step)).items()} for step in range(steps)]
 
     with ThreadPoolExecutor(ranks) as pool:
-        first, *_ = pool.map(update, range(ranks))
-    return first
+        return list(zip(pool.map(train, range(ranks)), networks, strict=True))
 
 
 @pytest.fixture
@@ -92,11 +106,14 @@ def without_graphs():
 
 
 @pytest.mark.parametrize(("preset", "recipe"), WITH_RECIPES)
-def test_two_ranks_carry_out_one_ranks_update(preset, recipe, float64_without_graphs):
+def test_two_ranks_do_together_what_one_does(preset, recipe, float64_without_graphs):
     point = point_of(preset, recipe)
-    one, two = together(point, 1), together(point, 2)
-    for name, value in one.items():
-        assert float(two[name]) == pytest.approx(float(value), rel=1e-7, abs=1e-10), name
+    ((expected, alone),) = together(point, 1, steps=2)
+    for metrics, networks in together(point, 2, steps=2):
+        for ours, theirs in zip(metrics, expected, strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-7, abs=1e-9)
+        for ours, theirs in zip(arrays(networks), arrays(alone), strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-9)
 
 
 @pytest.mark.parametrize(("precision", "digits"), [("bfloat16", 2**-8), ("float16", 2**-11)])
@@ -106,11 +123,11 @@ def test_in_half_precision_two_ranks_differ_by_the_rounding_of_their_sums(
 ):
     """By up to 20 rounding errors of the format at the size of the scores: sums are split in other places."""
     point = point_of(preset, compute_dtype=precision, **({"dropout": 0.0} if preset == "gan" else {}))
-    one, two = together(point, 1), together(point, 2)
-    scale = max(1.0, *(abs(float(one[name])) for name in ("d_real", "d_fake") if name in one))
+    ((one,), _), ((two,), _) = together(point, 1)[0], together(point, 2)[0]
+    scale = max(1.0, *(abs(one[name]) for name in ("d_real", "d_fake") if name in one))
     for name in one:
         if name.endswith("_loss"):
-            assert float(two[name]) == pytest.approx(float(one[name]), abs=20 * digits * scale), name
+            assert two[name] == pytest.approx(one[name], abs=20 * digits * scale), name
 
 
 @pytest.mark.parametrize("preset", PRESETS.names())

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import numpy as np
 import pytest
 import tensorflow as tf
-from ranks import InThread
 
-from petgan.checkpoint import all_variables, read_generator, read_newest, write_checkpoint
-from petgan.config import DatasetRef, RunConfig, resolve_point
+from petgan.checkpoint import all_variables
+from petgan.config import resolve_point
 from petgan.draws import Draw, draw_indices, seed_for
 from petgan.methods.feed import Data
 from petgan.methods.superresolution import make_networks, make_update, shown
@@ -82,50 +78,6 @@ def test_it_learns_what_it_is_shown():
     grey = images.mean(axis=(1, 2))
     assert images.shape == (3, 16, 16)
     assert grey[0] < grey[1] < grey[2]
-
-
-def test_a_resumed_run_equals_an_undisturbed_one(tmp_path):
-    point = point_of()
-    reference = DatasetRef(path="data.h5", digest="d" * 64, image_size=16, modality="pet")
-    config = RunConfig(run_id="abc", point=point, dataset=reference)
-    whole = make_networks(point)
-    in_one_call(make_update(point, whole, Data(IMAGES)))(0, 4)
-
-    begun, resumed = make_networks(point), make_networks(point_of(seed=9))
-    in_one_call(make_update(point, begun, Data(IMAGES)))(0, 2)
-    write_checkpoint(tmp_path / "step-00000002.h5", begun, config, 2)
-    read_newest([tmp_path / "step-00000002.h5"], resumed, config)
-    updates = in_one_call(make_update(point, resumed, Data(IMAGES)))
-    for step in (2, 3):
-        updates(step, 1)
-    for ours, theirs in zip(values_of(resumed), values_of(whole), strict=True):
-        assert (ours == theirs).all()
-    generator, _ = read_generator(tmp_path / "step-00000002.h5")
-    for ours, theirs in zip(generator.get_weights(), begun.ema_generator.get_weights(), strict=True):
-        assert (ours == theirs).all()
-
-
-def test_ranks_do_together_what_one_does(float64_without_graphs):
-    ranks, point = 2, point_of(batch_size=8)
-    alone = make_networks(point)
-    update = make_update(point, alone, Data(IMAGES))
-    expected = [update(tf.constant(step)) for step in range(2)]
-    networks = [make_networks(point) for _ in range(ranks)]
-    barrier, board = threading.Barrier(ranks), {}
-
-    def train(rank):
-        update = make_update(point, networks[rank], Data(IMAGES), InThread(rank, ranks, barrier, board))
-        return [update(tf.constant(step)) for step in range(2)]
-
-    with ThreadPoolExecutor(ranks) as pool:
-        metrics = list(pool.map(train, range(ranks)))
-    for rank in range(ranks):
-        for ours, theirs in zip(values_of(networks[rank]), values_of(alone), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
-        for ours, theirs in zip(metrics[rank], expected, strict=True):
-            assert {k: float(v) for k, v in ours.items()} == pytest.approx(
-                {k: float(v) for k, v in theirs.items()}, rel=1e-9
-            )
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import threading
-from concurrent.futures import ThreadPoolExecutor
-
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
-from ranks import InThread
 
 from petgan.config import resolve_point
 from petgan.methods import translation
@@ -149,25 +145,6 @@ def test_sources_are_drawn_from_the_source_alone():
     update = make_update(point, make_networks(point), black)
     assert not update._sources.batch(tf.constant(5), 0).numpy().any()
     assert trained(point, 1, data=black)[1][0]["d_real"] == trained(point, 1)[1][0]["d_real"]
-
-
-def test_ranks_do_together_what_one_does(float64_without_graphs):
-    point, ranks = point_of(batch_size=4), 2
-    alone, expected = trained(point)
-    networks = [make_networks(point) for _ in range(ranks)]
-    barrier, board = threading.Barrier(ranks), {}
-
-    def train(rank):
-        update = make_update(point, networks[rank], DATA, InThread(rank, ranks, barrier, board))
-        return [update(tf.constant(step)) for step in range(2)]
-
-    with ThreadPoolExecutor(ranks) as pool:
-        metrics = list(pool.map(train, range(ranks)))
-    for rank in range(ranks):
-        for ours, theirs in zip(weights(networks[rank]), weights(alone), strict=True):
-            np.testing.assert_allclose(ours, theirs, rtol=1e-7, atol=1e-10)
-        for ours, theirs in zip(metrics[rank], expected, strict=True):
-            assert {k: float(v) for k, v in ours.items()} == pytest.approx(theirs, rel=1e-9)
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])

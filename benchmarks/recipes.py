@@ -1,0 +1,135 @@
+"""Ways of training against each other on held-out images, along their training.
+
+    python benchmarks/recipes.py --weights WEIGHTS.h5 thesis='runs/thesis-*' few-shot='runs/few-*'
+
+Each NAME=PATTERN is one way of training, its run folders one a seed, all on one dataset. Every checkpoint
+that a run has kept (`every: {checkpoint: 500, keep: 8}`) is scored against the images of the test split, by
+KID in the learned network whose weights are given and by the sliced Wasserstein distance. Then the last
+checkpoints are compared with those of the first way, seed by seed: mean difference with its 95 % interval,
+below 0 where it is better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import numpy as np
+
+from petgan.features import Extractor, find_networks
+from petgan.metrics import kernel_distance, sliced_wasserstein
+from petgan.runs import RunFolder
+from petgan.store import Dataset
+from petgan.verdicts import Measured, difference
+from petgan.worker import draw, import_quietly
+
+NOISE_SEED = 1
+SCORES = ("KID", "SWD")
+
+Scores = dict[int, dict[int, dict[str, float]]]  # by step, by seed, by score
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("ways", nargs="+", metavar="NAME=PATTERN")
+    parser.add_argument("--weights", required=True, help="learned weights of InceptionV3, without its top")
+    parser.add_argument("--images", type=int, default=512, help="generated, for each score")
+    parser.add_argument("--plot", type=Path, help="PNG file for the curves")
+    args = parser.parse_args()
+    import_quietly()
+    (network, *_) = find_networks(args.weights, ())
+    extractor = Extractor(network)
+    ways = {name: _runs(pattern) for name, _, pattern in (way.partition("=") for way in args.ways)}
+    held_out = _held_out(next(iter(ways.values())))
+    real = extractor.features(held_out)
+    print(f"{len(held_out)} held-out images, {args.images} generated\n")
+    print("| way | step | seeds | KID x 1e6 | SWD |\n|---|---|---|---|---|")
+    found: dict[str, Scores] = {}
+    for name, runs in ways.items():
+        found[name] = scores = {}
+        for run in runs:
+            for checkpoint in run.last_checkpoints():
+                images, header = draw(checkpoint, args.images, NOISE_SEED)
+                assert header is not None  # noqa: S101
+                kid, _ = kernel_distance(real, extractor.features(images))
+                swd = sliced_wasserstein(held_out, images)
+                scores.setdefault(header.step, {})[header.point.seed] = {"KID": kid, "SWD": swd}
+        for step, by_seed in sorted(scores.items()):
+            kid, swd = (statistics.fmean(s[score] for s in by_seed.values()) for score in SCORES)
+            print(f"| {name} | {step} | {len(by_seed)} | {1e6 * kid:.1f} | {swd:.1f} |", flush=True)
+    print()
+    first, *others = found
+    for name in others:
+        print(f"{name} minus {first}: {compared(found[name], found[first])}")
+    if args.plot:
+        plot(found, args.plot)
+
+
+def compared(ours: Scores, theirs: Scores) -> str:
+    """The differences of the last checkpoints, in words."""
+    told = []
+    for score, scale in (("KID", 1e6), ("SWD", 1.0)):
+        a, b = (_last(scores, score, scale) for scores in (ours, theirs))
+        between = difference(a, b)
+        told.append(
+            f"{score} {statistics.fmean(a.values.values()) - statistics.fmean(b.values.values()):.1f}"
+            if between is None
+            else f"{score} {between.mean:.1f} [{between.low:.1f}, {between.high:.1f}], {between.n} seeds"
+        )
+    return "; ".join(told)
+
+
+def _last(scores: Scores, score: str, scale: float) -> Measured:
+    by_seed = scores[max(scores)]
+    return Measured({seed: scale * values[score] for seed, values in by_seed.items()})
+
+
+def _runs(pattern: str) -> list[RunFolder]:
+    folders = sorted(Path().glob(pattern) if not Path(pattern).is_absolute() else _absolute(pattern))
+    if not folders:
+        raise SystemExit(f"no run folder is like {pattern}")
+    return [RunFolder(folder) for folder in folders]
+
+
+def _absolute(pattern: str) -> Sequence[Path]:
+    return list(Path("/").glob(pattern.lstrip("/")))
+
+
+def _held_out(runs: Sequence[RunFolder]) -> np.ndarray:
+    with Dataset(runs[0].config().dataset.path) as dataset:
+        return dataset.images("test")[..., 0]
+
+
+def plot(found: Mapping[str, Scores], path: Path) -> None:
+    """Draw each score along the training: each way's mean over its seeds, and the seeds."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, panels = pyplot.subplots(1, len(SCORES), figsize=(9, 3.6), layout="constrained")
+    for axes, score, scale in zip(panels, SCORES, (1e6, 1.0), strict=True):
+        for name, scores in found.items():
+            steps = sorted(scores)
+            means: list[Any] = []
+            for step in steps:
+                values = [scale * each[score] for each in scores[step].values()]
+                means.append(statistics.fmean(values))
+            (line,) = axes.plot(steps, means, label=name)
+            for step in steps:
+                values = [scale * each[score] for each in scores[step].values()]
+                axes.plot([step] * len(values), values, ".", color=line.get_color(), alpha=0.5)
+        axes.set(xlabel="step", ylabel="KID x 1e6" if score == "KID" else score)
+        axes.grid(alpha=0.3)
+    panels[0].legend()
+    figure.savefig(path, dpi=150)
+
+
+if __name__ == "__main__":
+    main()
