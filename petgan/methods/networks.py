@@ -197,7 +197,8 @@ def averaged(
     ranks: Alone, gradients: Sequence[tf.Tensor], metrics: Mapping[str, tf.Tensor]
 ) -> tuple[list[tf.Tensor], dict[str, tf.Tensor]]:
     """The means of gradients and metrics over the ranks, in one collective."""
-    means = ranks.average([*gradients, *metrics.values()])
+    dtype = gradients[0].dtype  # a collective takes tensors of one type
+    means = ranks.average([*gradients, *(tf.cast(value, dtype) for value in metrics.values())])
     count = len(gradients)
     return means[:count], dict(zip(metrics, means[count:], strict=True))
 

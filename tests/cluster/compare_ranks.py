@@ -43,7 +43,7 @@ CLOSE = 1e-5
 KINK_TRIALS = 24
 ROUNDINGS = 16
 PRESETS = ("gan", "dcgan", "wgan", "wgan-gp")
-# Of these, and of GANs with all that a recipe can ask for, the weights alone, after a few updates.
+# Of these, and of GANs with all that a recipe can ask for, the weights alone ("others").
 OTHERS: dict[str, dict[str, object]] = {
     "pggan": {"preset": "pggan", "latent_size": 8, "steps": 5},
     "srgan": {"preset": "srgan"},
@@ -53,7 +53,6 @@ OTHERS: dict[str, dict[str, object]] = {
     "stable": {"preset": "dcgan", "recipe": "stable", "r1_weight": 1.0, "lecam_weight": 0.1},
     "penalty": {"preset": "wgan-gp", "n_critic": 1, "normalization": "layer", "minibatch_std": True},
 }
-OTHERS_STEPS = 5
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
 DATA = Data(IMAGES, "pet", source=IMAGES[::-1].copy())
 
@@ -185,21 +184,21 @@ def use_floats(name):
     keras.config.set_dtype_policy(name)
 
 
-def main(steps, presets=PRESETS):
+def main(steps, what="gradients"):
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.experimental.enable_op_determinism()
     ranks = join(Place.from_environment(), {}, None, lambda: False)
     found = {"ranks": ranks.ranks}
-    for preset in presets:
+    for name in OTHERS if what == "others" else ():
+        use_floats("float64")
+        found[name] = compare_weights(name, steps, ranks)
+        keras.backend.clear_session()
+    for preset in PRESETS if what == "gradients" else ():
         use_floats("float32")
         found[preset] = compare_gradients(preset, steps, ranks)
         use_floats("float64")
         found[preset]["weights"] = compare_weights(preset, steps, ranks)
-        keras.backend.clear_session()
-    use_floats("float64")
-    for name in OTHERS:
-        found[name] = {"weights": compare_weights(name, OTHERS_STEPS, ranks)}
         keras.backend.clear_session()
     ranks.close()
     if ranks.rank == 0:
@@ -207,4 +206,4 @@ def main(steps, presets=PRESETS):
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), *[tuple(sys.argv[2:])] if sys.argv[2:] else [])
+    main(int(sys.argv[1]), *sys.argv[2:])
