@@ -14,22 +14,23 @@ TRANSFORMATIONS.add("flip-x", "petgan.methods.augment:flip_x")
 TRANSFORMATIONS.add("scale", "petgan.methods.augment:scale")
 TRANSFORMATIONS.add("translation", "petgan.methods.augment:translation")
 TRANSFORMATIONS.add("cutout", "petgan.methods.augment:cutout")
-TRANSFORMATIONS.add(
-    "color", "petgan.methods.augment:color"
-)  # last: what came in from outside changes as air does
+# Last: what came in from outside changes as air does.
+TRANSFORMATIONS.add("color", "petgan.methods.augment:color")
 
 #: What ``auto`` stands for, by the dataset's modality.
 #:
 #: What always happens to the images may leak into what the generator makes; a policy therefore only
 #: changes what carries no meaning.
 #:
-#: - Both: translation, as a patient's place in the field varies anyway, and cutout, which no anatomy has.
-#: - PET: no color. A grey value is an uptake (SUV) and black is none: neither may move.
-#: - Mammograms: color, as exposure, film and digitizer vary.
+#: - Both: translation, as a patient's place in the field varies anyway.
+#: - Neither has cutout: its straight edges leaked. On 120 mammograms of 32 pixels, 4,000 steps, one seed, a
+#:   DCGAN drew faint lines across the breasts, and its KID was 136 with it and 29 without (times 1e-6).
+#: - PET: no color. A grey value is an uptake (SUV) and black is none: neither may move. Exposure, film and
+#:   digitizer of mammograms vary, so that color may be asked for by name; it was not measured.
 #: - Neither is mirrored: the heart is on the left, and an ingest may have turned all breasts to one side.
 #:   No transformation turns: the pectoral muscle of an MLO view is on top, and the chest wall is straight.
 #: - Neither is scaled: that blurs the texture, which is PET's noise, and microcalcifications.
-POLICIES = {"pet": ("translation", "cutout"), "mammogram": ("translation", "cutout", "color")}
+POLICIES = {"pet": ("translation",), "mammogram": ("translation",)}
 
 #: Ways of `petgan.enlarge`; ``combination`` is all the others, one after another, in this order.
 ENLARGEMENTS: Registry[str] = Registry("enlargement")

@@ -105,12 +105,10 @@ _RECIPES: dict[str, Mapping[str, Any]] = {
         "gradient_clip": None,
     },
     "few-shot": {
-        "optimizer": "adam",
-        "learning_rate": 4e-4,
-        "beta_1": 0.5,
-        "beta_2": 0.99,
-        "gradient_clip": None,
         "augment": "auto",
+        "discriminator_width": 0.5,
+        "generator_decay": 5e-4,
+        "discriminator_decay": 5e-4,
     },
 }
 # A critic is held back by its own constraint.

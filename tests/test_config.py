@@ -121,9 +121,11 @@ def test_every_fills_in_a_tenth_of_the_run():
 def test_a_recipe_sets_several_fields_and_what_is_given_wins():
     values = {"preset": "dcgan", "image_size": 16}
     few = resolve_point({**values, "recipe": "few-shot"})
-    assert (few.recipe, few.augment, few.optimizer) == ("few-shot", "auto", "adam")
-    own = resolve_point({**values, "recipe": "few-shot", "learning_rate": 1e-5, "optimizer": "rmsprop"})
-    assert (own.learning_rate, own.optimizer, own.beta_1, own.augment) == (1e-5, "rmsprop", None, "auto")
+    assert (few.recipe, few.augment, few.discriminator_width) == ("few-shot", "auto", 0.5)
+    stable = {**values, "recipe": "stable"}
+    assert (resolve_point(stable).optimizer, resolve_point(stable).beta_1) == ("adam", 0.5)
+    own = resolve_point({**stable, "learning_rate": 1e-5, "optimizer": "rmsprop"})
+    assert (own.learning_rate, own.optimizer, own.beta_1, own.loss) == (1e-5, "rmsprop", None, "hinge")
 
 
 def test_the_thesis_recipe_is_the_preset_as_published():
