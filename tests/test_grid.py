@@ -324,13 +324,14 @@ def test_a_preset_without_noise_and_critic_stands_beside_others(load):
 
 def test_grids_that_come_with_petgan_are_found_by_name():
     assert grid_file("demo.yaml").samefile(GRIDS / "demo.yaml")
-    with pytest.raises(InputError, match="got 'no.yaml'; allowed: demo-transfer.yaml, demo.yaml"):
+    with pytest.raises(InputError, match="got 'no.yaml'; allowed: demo-beyond.yaml, demo-transfer.yaml, demo.yaml"):
         grid_file("no.yaml")
 
 
 @pytest.mark.parametrize("file", sorted(GRIDS.glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_grid_that_comes_with_petgan_is_sound(file):
-    assert expand(load_grid(file), DATASET)
+    grid = load_grid(file)
+    assert expand(grid, DATASET, source=DATASET if grid.source else None)
 
 
 @pytest.mark.parametrize(("file", "dataset"), [("thesis-pet", "i3m"), ("thesis-mammogram", "usf")])
