@@ -6,11 +6,16 @@ import os
 
 import numpy as np
 import pytest
+from hypothesis import settings
 
 from petgan.store import Row, write_dataset
 
 # As in a worker: several threads within one operation would split its sums by chance.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
+
+# How long an example takes says something of the machine, and nothing of the code.
+settings.register_profile("petgan", deadline=None)
+settings.load_profile("petgan")
 
 
 @pytest.fixture
