@@ -1,8 +1,8 @@
 """Ways of training against each other on held-out images, along their training.
 
-    python benchmarks/recipes.py --weights WEIGHTS.h5 thesis='runs/thesis-*' few-shot='runs/few-*'
+    python benchmarks/recipes.py --weights WEIGHTS.h5 --way thesis runs/thesis-* --way few-shot runs/few-*
 
-Each NAME=PATTERN is one way of training, its run folders one a seed, all on one dataset. Every checkpoint
+Each way is a name and its run folders, one a seed, all on one dataset. Every checkpoint
 that a run has kept (`every: {checkpoint: 500, keep: 8}`) is scored against the images of the test split, by
 KID in the learned network whose weights are given and by the sliced Wasserstein distance. Then the last
 checkpoints are compared with those of the first way, seed by seed: mean difference with its 95 % interval,
@@ -16,7 +16,6 @@ import os
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -37,7 +36,9 @@ Scores = dict[int, dict[int, dict[str, float]]]  # by step, by seed, by score
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("ways", nargs="+", metavar="NAME=PATTERN")
+    parser.add_argument(
+        "--way", dest="ways", action="append", nargs="+", required=True, metavar=("NAME", "RUN")
+    )
     parser.add_argument("--weights", required=True, help="learned weights of InceptionV3, without its top")
     parser.add_argument("--images", type=int, default=512, help="generated, for each score")
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
@@ -45,7 +46,7 @@ def main() -> None:
     import_quietly()
     (network, *_) = find_networks(args.weights, ())
     extractor = Extractor(network)
-    ways = {name: _runs(pattern) for name, _, pattern in (way.partition("=") for way in args.ways)}
+    ways = {name: [RunFolder(Path(folder)) for folder in folders] for name, *folders in args.ways}
     held_out = _held_out(next(iter(ways.values())))
     real = extractor.features(held_out)
     print(f"{len(held_out)} held-out images, {args.images} generated\n")
@@ -90,17 +91,6 @@ def _last(scores: Scores, score: str, scale: float) -> Measured:
     return Measured({seed: scale * values[score] for seed, values in by_seed.items()})
 
 
-def _runs(pattern: str) -> list[RunFolder]:
-    folders = sorted(Path().glob(pattern) if not Path(pattern).is_absolute() else _absolute(pattern))
-    if not folders:
-        raise SystemExit(f"no run folder is like {pattern}")
-    return [RunFolder(folder) for folder in folders]
-
-
-def _absolute(pattern: str) -> Sequence[Path]:
-    return list(Path("/").glob(pattern.lstrip("/")))
-
-
 def _held_out(runs: Sequence[RunFolder]) -> np.ndarray:
     with Dataset(runs[0].config().dataset.path) as dataset:
         return dataset.images("test")[..., 0]
@@ -116,14 +106,11 @@ def plot(found: Mapping[str, Scores], path: Path) -> None:
     figure, panels = pyplot.subplots(1, len(SCORES), figsize=(9, 3.6), layout="constrained")
     for axes, score, scale in zip(panels, SCORES, (1e6, 1.0), strict=True):
         for name, scores in found.items():
-            steps = sorted(scores)
-            means: list[Any] = []
-            for step in steps:
-                values = [scale * each[score] for each in scores[step].values()]
-                means.append(statistics.fmean(values))
-            (line,) = axes.plot(steps, means, label=name)
-            for step in steps:
-                values = [scale * each[score] for each in scores[step].values()]
+            points = {
+                step: [scale * each[score] for each in scores[step].values()] for step in sorted(scores)
+            }
+            (line,) = axes.plot(list(points), list(map(statistics.fmean, points.values())), label=name)
+            for step, values in points.items():
                 axes.plot([step] * len(values), values, ".", color=line.get_color(), alpha=0.5)
         axes.set(xlabel="step", ylabel="KID x 1e6" if score == "KID" else score)
         axes.grid(alpha=0.3)

@@ -77,9 +77,7 @@ class Point(Frozen):
     lecam_weight: Weight | None = None  # of the distance of scores to their moving averages
     weight_clip: Annotated[float, Field(gt=0)] | None = None
     discriminator_learning_rate: Annotated[float, Field(gt=0)] | None = None  # None: learning_rate
-    compute_dtype: Literal["float32", "bfloat16", "float16"] = (
-        "float32"  # of the networks; weights are float32
-    )
+    compute_dtype: Literal["float32", "bfloat16", "float16"] = "float32"  # weights are float32
     augment: str = "none"  # in training: see petgan.policies.normal_policy
     ada_target: Annotated[float, Field(gt=0, lt=1)] | None = None  # adaptive: the mean sign of real scores
     enlarge: str = "none"  # before training, on the stored images

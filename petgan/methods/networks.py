@@ -15,7 +15,7 @@ from petgan.config import Point, image_base
 from petgan.distributed import Alone
 from petgan.optimizers import SCRMSprop
 
-POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
 class State:
@@ -92,11 +92,11 @@ def variables_of(part: Part) -> list[keras.Variable]:
 
 
 @contextlib.contextmanager
-def computing_in(precision: str) -> Iterator[None]:
-    """Within this block, networks are built to compute in `precision`; their weights are float32."""
+def computing_in(compute_dtype: str) -> Iterator[None]:
+    """Within this block, networks are built to compute in this type; their weights are float32."""
     before = keras.config.dtype_policy()
-    if precision != "float32":
-        keras.config.set_dtype_policy(POLICIES[precision])
+    if compute_dtype != "float32":
+        keras.config.set_dtype_policy(DTYPE_POLICIES[compute_dtype])
     try:
         yield
     finally:

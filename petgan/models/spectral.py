@@ -101,5 +101,5 @@ class SpectralDense(Spectral, keras.layers.Dense):
 def iterate_power(model: keras.Model) -> None:
     """Bring the estimates of all spectral layers of `model` up to its weights: after each update of them."""
     for layer in model.layers:
-        if isinstance(layer, Spectral):
+        if layer.trainable and isinstance(layer, Spectral):  # a frozen kernel has its vectors
             layer.iterate_power()

@@ -242,8 +242,11 @@ def test_in_float16_an_update_that_overflows_is_skipped_and_the_scale_halved():
     assert float(metrics["g_gradient"]) == 0
 
 
-def test_frozen_layers_stay_bit_for_bit_and_the_others_learn():
-    point = point_of(freeze_layers=2, init_from="other.h5", discriminator_width=0.125)
+@pytest.mark.parametrize("spectral_norm", [False, True])
+def test_frozen_layers_stay_bit_for_bit_and_the_others_learn(spectral_norm):
+    point = point_of(
+        freeze_layers=2, init_from="other.h5", discriminator_width=0.125, spectral_norm=spectral_norm
+    )
     before = make_networks(point).discriminator.get_weights()
     networks, _ = trained(point, steps=2)
     names = [weight.path for weight in networks.discriminator.weights]
