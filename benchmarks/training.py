@@ -35,6 +35,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import numpy as np
 
 from petgan.config import Point, resolve_point
+from petgan.presets import PRESETS
 from petgan.worker import import_quietly, use_cpus
 
 BLOCKS = 3
@@ -49,7 +50,7 @@ COLUMNS = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--presets", nargs="+", default=["gan", "dcgan", "wgan", "wgan-gp"])
+    parser.add_argument("--presets", nargs="+", default=list(PRESETS))
     parser.add_argument("--sizes", type=int, nargs="+", default=[64, 224], help="pixels")
     parser.add_argument("--batch-size", type=int, default=32, help="global")
     parser.add_argument("--compute-dtype", default="float32")
@@ -166,7 +167,8 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     method = method_of(point.preset)
     networks = method.make_networks(point)
     update = method.make_update(point, networks, Data(images_of(point), source=images_of(point)), ranks)
-    updates, count = in_one_call(update), itertools.count()
+    # A network that grows has its full size in the end.
+    updates, count = in_one_call(update), itertools.count(point.steps - 1)
 
     def steps(number: int) -> None:
         for step in itertools.islice(count, number):
@@ -196,29 +198,24 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
 def counted(update: Callable[..., Any]) -> tuple[float, float]:
     """GFLOP of an update's convolutions and matrix products, and GB of what its backward passes need.
 
-    A forward tensor that a gradient takes has to be held until then; the turns of an update, which come one
-    after another, hold theirs in turn.
+    A network that grows is counted as it ends: the last of its cases.
     """
     import tensorflow as tf
 
     graph = tf.function(update, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).graph
-    flop = 0
-    held: dict[str, dict[str, float]] = {}
-    for op in _carried_out(graph):
-        flop += _flop(op)
-        if "gradient_tape" not in op.name:
-            continue
-        turn = next((part for part in op.name.split("/") if part.startswith("turn_")), "")
-        for tensor in op.inputs:
-            source = tensor.op
-            if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
-                continue
-            if tensor.shape.is_fully_defined():
-                held.setdefault(turn, {})[tensor.name] = 1e-9 * tensor.dtype.size * np.prod(tensor.shape)
-    return 1e-9 * flop, max((sum(tensors.values()) for tensors in held.values()), default=0.0)
+    flop = held = 0.0
+    graphs = [graph]
+    for graph in graphs:
+        ops = _carried_out(graph)
+        flop += sum(map(_flop, ops))
+        held = max(held, _held_at_once(ops))
+        graphs += [
+            graph._get_function(op.get_attr("branches")[-1].name).graph for op in ops if op.type == "Case"
+        ]
+    return 1e-9 * flop, 1e-9 * held
 
 
-def _carried_out(graph: Any) -> set[Any]:
+def _carried_out(graph: Any) -> list[Any]:
     """The operations that results and changes of variables hang on: TensorFlow leaves out the others."""
     waiting, found = [*(tensor.op for tensor in graph.outputs), *graph.control_outputs], set()
     while waiting:
@@ -226,7 +223,30 @@ def _carried_out(graph: Any) -> set[Any]:
         if op not in found:
             found.add(op)
             waiting += [*(tensor.op for tensor in op.inputs), *op.control_inputs]
-    return found
+    return [op for op in graph.get_operations() if op in found]
+
+
+def _held_at_once(ops: list[Any]) -> float:
+    """The most bytes that forward tensors have which a gradient still takes, one operation after another."""
+    place = {op: n for n, op in enumerate(ops)}
+    until: dict[str, tuple[int, int, float]] = {}
+    for n, op in enumerate(ops):
+        if "gradient_tape" not in op.name:
+            continue
+        for tensor in op.inputs:
+            while tensor.op.type in ("Reshape", "Identity", "ExpandDims", "Squeeze"):
+                tensor = tensor.op.inputs[0]  # noqa: PLW2901 - the same memory
+            source = tensor.op
+            if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
+                continue
+            if tensor.shape.is_fully_defined():
+                size = float(tensor.dtype.size * np.prod(tensor.shape))
+                until[tensor.name] = place[source], n, size
+    changes = np.zeros(len(ops) + 1)
+    for first, last, size in until.values():
+        changes[first] += size
+        changes[last + 1] -= size
+    return float(changes.cumsum().max())
 
 
 def _flop(op: Any) -> float:

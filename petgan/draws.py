@@ -47,11 +47,19 @@ def bits(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
     return tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int32, alg="philox")
 
 
-def halves(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
-    """Random uint16 over their whole range, the two halves of each of `bits`."""
+def halves(shape: tuple[int, ...], seed: tf.Tensor, start: int = 0) -> tf.Tensor:
+    """Random uint16 over their whole range, the two halves of each of `bits`, from the `start`-th on."""
     count = math.prod(shape)
-    numbers = tf.bitcast(bits(((count + 1) // 2,), seed), tf.uint16)
-    return tf.reshape(tf.reshape(numbers, (-1,))[:count], shape)
+    block, before = divmod(start, 8)  # a count of Philox makes eight
+    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
+    numbers = tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=((before + count + 1) // 2,),
+        key=key,
+        counter=counter + tf.constant([block, 0], tf.uint64),
+        alg=tf.random.Algorithm.PHILOX.value,
+        dtype=tf.int32,
+    )
+    return tf.reshape(tf.reshape(tf.bitcast(numbers, tf.uint16), (-1,))[before : before + count], shape)
 
 
 def uniform(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:

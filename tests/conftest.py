@@ -10,7 +10,7 @@ from hypothesis import settings
 
 from petgan.store import Row, write_dataset
 
-# As in a worker: several threads within one operation would split its sums by chance.
+# Tests run side by side: one thread each.
 os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
 
 # How long an example takes says something of the machine, and nothing of the code.

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from petgan.draws import Draw, bits, draw_indices, draw_noise, normal, seed_for, uniform
+from petgan.draws import Draw, bits, draw_indices, draw_noise, halves, normal, seed_for, uniform
 
 
 def test_no_two_draws_share_a_seed():
@@ -50,10 +50,19 @@ def test_noise_is_normal_or_as_published_uniform(is_uniform):
     assert stats.kstest(noise, other.cdf).pvalue < 1e-6
 
 
+def test_halves_are_those_of_the_bits_wherever_one_starts():
+    seed = seed_for(2, 3, Draw.REAL_DROPOUT, 1)
+    numbers = bits((30,), seed).numpy().view("uint16")
+    for start in (0, 1, 7, 8, 9, 31):
+        for count in (1, 6, 29):
+            assert (halves((count,), seed, start).numpy() == numbers[start : start + count]).all()
+
+
 def test_xla_draws_the_same():
     seed = seed_for(3, 5, Draw.NOISE, 1)
     draws = {
         "bits": lambda: bits((7, 5), seed),
+        "halves": lambda: halves((7, 5), seed, 11),
         "indices": lambda: draw_indices(seed, 50, 120),
         "uniform": lambda: uniform((7, 5), seed),
         "normal": lambda: normal((7, 5), seed),

@@ -71,11 +71,24 @@ def wait_until_it_has_done(steps, run, process):
 
 
 @pytest.mark.slow
+def test_several_threads_come_to_the_same_bits_however_busy_the_machine_is(make_dataset, make_run):
+    dataset = make_dataset(image_size=32)
+    several = {"image_size": 32, "batch_size": 16, "steps": 6, "resources": {"cpus": 2}}
+    runs = [make_run(dataset, f"run{n}", **several) for n in range(4)]
+    with contextlib.ExitStack() as together:
+        processes = [together.enter_context(worker(run)) for run in runs[1:]]
+        assert [process.wait(timeout=280) for process in processes] == [0, 0, 0]
+    trained(runs[0])
+    assert all(results(run) == results(runs[0]) for run in runs[1:])
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_killed_at_ten_moments_a_run_ends_as_an_undisturbed_one(make_dataset, make_run):
     """SIGKILL while it starts, between steps, in the midst of a step or of a checkpoint."""
     dataset, every = make_dataset(), {"log": 1, "sample": 10, "score": 10, "checkpoint": 5}
-    whole, run = (make_run(dataset, name, every, steps=60) for name in ("whole", "killed"))
+    cpus = {"cpus": 2}
+    whole, run = (make_run(dataset, name, every, resources=cpus, steps=60) for name in ("whole", "killed"))
     trained(whole)
 
     random = np.random.default_rng(0)

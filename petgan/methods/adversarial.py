@@ -227,7 +227,7 @@ class _Adversarial:
 
     def _segment(self, step: tf.Tensor, draw: Draw, turn: int) -> Segment:
         point = self._point
-        return Segment(seed_for(point.seed, step, draw, turn), self._share.start, point.batch_size)
+        return Segment(seed_for(point.seed, step, draw, turn), self._share.start)
 
     def _gradient_penalty(self, real: tf.Tensor, fake: tf.Tensor, step: tf.Tensor, turn: int) -> tf.Tensor:
         point = self._point

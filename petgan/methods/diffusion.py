@@ -124,7 +124,7 @@ class _Diffusion:
         images = to_network(self._feed.batch(step, 0))
         times, noise = self._draw(step, images.shape[1:])
         inputs = noisy(images, noise, tf.gather(self._shares, times)[:, None, None])
-        masks = Segment(self._seed(step, Draw.GENERATOR_DROPOUT), self._share.start, point.batch_size)
+        masks = Segment(self._seed(step, Draw.GENERATOR_DROPOUT), self._share.start)
         with tf.GradientTape() as tape:
             with dropout_stream(masks):
                 predicted = networks.generator([inputs, times], training=True)

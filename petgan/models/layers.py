@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 
 from petgan.draws import halves
+from petgan.models import fused
 from petgan.models.spectral import SpectralConv2D, SpectralDense
 
 
@@ -23,13 +25,12 @@ class Segment:
     ----------
     seed : tf.Tensor (2,) int64
         Of the dropout layers' masks; they count up from it.
-    offset, batch_size : int
-        The position of the first image in the global batch, and the size of that batch.
+    offset : int
+        The position of the first image in the global batch.
     """
 
     seed: tf.Tensor
     offset: int
-    batch_size: int
 
 
 class _Stream:
@@ -67,12 +68,12 @@ class Dropout(keras.layers.Dropout):
             return inputs
         stream = _stream.get()
         left_out = round(self.rate * 2**16)
-        count = tf.shape(inputs)[0] // len(stream.segments)
+        shape = (inputs.shape[0] // len(stream.segments), *inputs.shape[1:])
+        units = math.prod(inputs.shape[1:])
         masks = []
         for segment in stream.segments:
-            shape = (segment.batch_size, *inputs.shape[1:])
-            numbers = halves(shape, segment.seed + tf.constant([0, stream.drawn], tf.int64))
-            masks.append(numbers[segment.offset : segment.offset + count] >= left_out)
+            seed = segment.seed + tf.constant([0, stream.drawn], tf.int64)
+            masks.append(halves(shape, seed, segment.offset * units) >= left_out)
         stream.drawn += 1
         mask = tf.cast(tf.concat(masks, axis=0), inputs.dtype)
         return inputs * (mask * tf.constant(2**16 / (2**16 - left_out), inputs.dtype))
@@ -122,24 +123,19 @@ def _variance(values: tf.Tensor, mean: tf.Tensor, axes: list[int]) -> tf.Tensor:
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' own batch normalization, but within `statistics_over_ranks` over the global batch.
 
-    On one rank it is TensorFlow's fused operation, which reads and writes large images half as often.
+    Of images it uses TensorFlow's fused operations, which read and write them half as often.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:
         image = len(inputs.shape) == 4 and inputs.dtype != tf.float64
-        if not (training and self.trainable and image and _gather.get() is None):
+        if not (training and self.trainable and image):
             return super().call(inputs, training=training, mask=mask)
-        outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-            x=inputs,
-            scale=tf.cast(self.gamma, tf.float32),
-            offset=tf.cast(self.beta, tf.float32),
-            mean=tf.zeros((0,)),
-            variance=tf.zeros((0,)),
-            epsilon=self.epsilon,
-            is_training=True,
-        )
-        n = tf.cast(tf.size(inputs) / inputs.shape[-1], tf.float32)
-        variance *= (n - 1) / n  # the operation's is the unbiased one
+        scale, offset = (tf.cast(w, tf.float32) for w in (self.gamma, self.beta))
+        if _gather.get() is None:
+            outputs, mean, variance = fused.normalized_by_itself(inputs, scale, offset, self.epsilon)
+        else:
+            mean, variance = over_ranks(*fused.moments(inputs))
+            outputs = fused.normalized(inputs, mean, variance, scale, offset, self.epsilon)
         for moving, now in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign(moving * self.momentum + now * (1 - self.momentum))
         return outputs

@@ -292,9 +292,7 @@ def test_one_pass_through_real_and_fake_is_one_pass_through_each(ranks):
     )
     random = np.random.default_rng(0)
     real, fake = random.normal(size=(2, 4, 16, 16, 1)).astype("float32") * [[[[[1]]]], [[[[3]]]]]
-    segments = [
-        Segment(SEED + tf.constant([0, 256 * n], tf.int64), 4 * (ranks - 1), 4 * ranks) for n in (0, 1)
-    ]
+    segments = [Segment(SEED + tf.constant([0, 256 * n], tf.int64), 4 * (ranks - 1)) for n in (0, 1)]
 
     def judge(images, *parts):
         with dropout_stream(*parts):
@@ -310,7 +308,7 @@ def test_one_pass_through_real_and_fake_is_one_pass_through_each(ranks):
 def test_masks_do_not_depend_on_the_precision():
     masks = []
     for dtype in ("float32", "float16", "bfloat16", "float64"):
-        with dropout_stream(Segment(SEED, 0, 6)):
+        with dropout_stream(Segment(SEED, 0)):
             out = Dropout(0.3, dtype=dtype)(tf.ones((6, 500), dtype), training=True)
         assert out.dtype == dtype
         masks.append(np.asarray(tf.cast(out, "float32")) > 0)

@@ -106,8 +106,8 @@ def test_relu_before_leaky_silences_the_leaky_relu():
 SEED = tf.constant([3, 1 << 20], tf.int64)
 
 
-def dropped(layer, x, seed=SEED, offset=0, batch_size=None):
-    with dropout_stream(Segment(seed, offset, batch_size or len(x))):
+def dropped(layer, x, seed=SEED, offset=0):
+    with dropout_stream(Segment(seed, offset)):
         return layer(x, training=True).numpy()
 
 
@@ -122,9 +122,9 @@ def test_dropout_keeps_the_share_it_should_and_the_mean():
 def test_dropout_depends_on_its_seed_and_its_place_in_the_network_only():
     x = tf.ones((8, 100))
     first, second = Dropout(0.5), Dropout(0.5)
-    with dropout_stream(Segment(SEED, 0, 8)):
+    with dropout_stream(Segment(SEED, 0)):
         a, b = first(x, training=True).numpy(), second(x, training=True).numpy()
-    with dropout_stream(Segment(SEED, 0, 8)):
+    with dropout_stream(Segment(SEED, 0)):
         again = second(x, training=True).numpy()
     assert (a != b).any()
     assert (a == again).all()
@@ -134,7 +134,7 @@ def test_dropout_depends_on_its_seed_and_its_place_in_the_network_only():
 def test_a_rank_leaves_out_what_one_process_would():
     x = tf.random.stateless_normal((12, 5, 5, 3), (1, 2))
     whole = dropped(Dropout(0.3), x)
-    parts = [dropped(Dropout(0.3), x[i : i + 4], offset=i, batch_size=12) for i in (0, 4, 8)]
+    parts = [dropped(Dropout(0.3), x[i : i + 4], offset=i) for i in (0, 4, 8)]
     assert (np.concatenate(parts) == whole).all()
 
 
