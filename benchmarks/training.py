@@ -235,7 +235,7 @@ def _held_at_once(ops: list[Any]) -> float:
             continue
         for tensor in op.inputs:
             while tensor.op.type in ("Reshape", "Identity", "ExpandDims", "Squeeze"):
-                tensor = tensor.op.inputs[0]  # noqa: PLW2901 - the same memory
+                tensor = tensor.op.inputs[0]
             source = tensor.op
             if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
                 continue

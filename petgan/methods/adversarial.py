@@ -24,6 +24,7 @@ from petgan.methods.networks import (
     adversaries,
     cell_moments,
     computing_in,
+    one_after_another,
     relative_variation,
     update_average,
     update_part,
@@ -109,10 +110,11 @@ class _Adversarial:
         with contextlib.ExitStack() as together:
             if self._ranks.ranks > 1:
                 together.enter_context(statistics_over_ranks(self._ranks.gather))
+            metrics: Metrics = {}
             for turn in range(self._point.n_critic):
-                with tf.name_scope(f"turn_{turn}"):
+                with one_after_another(metrics):
                     metrics = self._discriminator_turn(step, turn)
-            with tf.name_scope(f"turn_{self._point.n_critic}"):
+            with one_after_another(metrics):
                 metrics |= self._generator_turn(step)
             networks = self._networks
             update_average(networks.ema_generator, networks.generator, step, self._point.ema_decay)

@@ -27,6 +27,7 @@ from petgan.methods.networks import (
     adversaries,
     cell_moments,
     computing_in,
+    one_after_another,
     relative_variation,
     update_average,
     update_part,
@@ -112,9 +113,12 @@ class _Progressive:
         with contextlib.ExitStack() as together:
             if self._ranks.ranks > 1:
                 together.enter_context(statistics_over_ranks(self._ranks.gather))
+            metrics: Metrics = {}
             for turn in range(point.n_critic):
-                metrics = self._critic_turn(step, turn, stage)
-            metrics |= self._generator_turn(step, stage)
+                with one_after_another(metrics):
+                    metrics = self._critic_turn(step, turn, stage)
+            with one_after_another(metrics):
+                metrics |= self._generator_turn(step, stage)
         update_average(networks.ema_generator, networks.generator, step, point.ema_decay)
         for generator in (networks.generator, networks.ema_generator):
             pggan.set_depth(generator, stage.depth)

@@ -87,6 +87,29 @@ def test_the_generator_waits_for_n_critic_turns():
     assert int(networks.generator_optimizer.iterations) == 2
 
 
+def test_no_turn_holds_the_images_of_a_later_one():
+    """Each generates its images after the gradients of the one before."""
+    point = point_of("wgan", n_critic=2)
+    update = make_update(point, make_networks(point), Data(IMAGES))
+    graph = tf.function(update, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).graph
+    named = [op for op in graph.get_operations() if op.name.startswith("generator")]
+    turns = [op for op in named if op.type == "MatMul"]  # of its first layer
+    assert len(turns) == 3
+    gradients = [sum("gradient_tape" in op.name for op in ancestors(turn)) for turn in turns]
+    assert gradients[0] == 0
+    assert 0 < gradients[1] < gradients[2]
+
+
+def ancestors(op):
+    waiting, found = [op], set()
+    while waiting:
+        op = waiting.pop()
+        new = {*(tensor.op for tensor in op.inputs), *op.control_inputs} - found
+        found |= new
+        waiting += new
+    return found
+
+
 def test_real_and_fake_images_have_batch_statistics_of_their_own():
     """Images of one grey level: normalized alone they vanish, in a batch with others they would not."""
     point = point_of(dropout=0.0, n_critic=1)
