@@ -1,12 +1,13 @@
-"""Ways of training against each other on held-out images, along their training.
+"""Recipes against each other on held-out images, along their training.
 
-    python benchmarks/recipes.py --weights WEIGHTS.h5 --way thesis runs/thesis-* --way few-shot runs/few-*
+    petgan submit grids/few-images.yaml --dataset data/mammograms.h5 --cluster local
+    python benchmarks/recipes.py experiments/few-images/runs/* --weights WEIGHTS.h5 --plot recipes.png
 
-Each way is a name and its run folders, one a seed, all on one dataset. Every checkpoint
-that a run has kept (`every: {checkpoint: 500, keep: 8}`) is scored against the images of the test split, by
-KID in the learned network whose weights are given and by the sliced Wasserstein distance. Then the last
-checkpoints are compared with those of the first way, seed by seed: mean difference with its 95 % interval,
-below 0 where it is better.
+The runs are of one dataset, several seeds a recipe. Every checkpoint that they have kept
+(`every: {checkpoint: 500, keep: 8}`) is scored against the images of the test split: by KID in InceptionV3
+with the learned weights that are given, or in another network, and by the sliced Wasserstein distance. Then
+the last checkpoints are compared with those of the recipe `thesis`, seed by seed: mean difference with its
+95 % interval, below 0 where it is better.
 """
 
 from __future__ import annotations
@@ -36,21 +37,22 @@ Scores = dict[int, dict[int, dict[str, float]]]  # by step, by seed, by score
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument(
-        "--way", dest="ways", action="append", nargs="+", required=True, metavar=("NAME", "RUN")
-    )
-    parser.add_argument("--weights", required=True, help="learned weights of InceptionV3, without its top")
+    parser.add_argument("runs", nargs="+", type=Path, metavar="RUN", help="folder of a run that is done")
+    parser.add_argument("--weights", help="learned weights of InceptionV3, without its top")
+    parser.add_argument("--network", nargs=1, default=[], help="Keras model instead, as for petgan evaluate")
     parser.add_argument("--images", type=int, default=512, help="generated, for each score")
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
     args = parser.parse_args()
     import_quietly()
-    (network, *_) = find_networks(args.weights, ())
+    *_, network = find_networks(args.weights, args.network)
     extractor = Extractor(network)
-    ways = {name: [RunFolder(Path(folder)) for folder in folders] for name, *folders in args.ways}
+    ways: dict[str, list[RunFolder]] = {}
+    for run in map(RunFolder, args.runs):
+        ways.setdefault(str(run.config().point.recipe), []).append(run)
     held_out = _held_out(next(iter(ways.values())))
     real = extractor.features(held_out)
-    print(f"{len(held_out)} held-out images, {args.images} generated\n")
-    print("| way | step | seeds | KID x 1e6 | SWD |\n|---|---|---|---|---|")
+    print(f"{len(held_out)} held-out images, {args.images} generated; KID in {network.name}\n")
+    print("| recipe | step | seeds | KID x 1e6 | SWD |\n|---|---|---|---|---|")
     found: dict[str, Scores] = {}
     for name, runs in ways.items():
         found[name] = scores = {}
@@ -65,9 +67,9 @@ def main() -> None:
             kid, swd = (statistics.fmean(s[score] for s in by_seed.values()) for score in SCORES)
             print(f"| {name} | {step} | {len(by_seed)} | {1e6 * kid:.1f} | {swd:.1f} |", flush=True)
     print()
-    first, *others = found
-    for name in others:
-        print(f"{name} minus {first}: {compared(found[name], found[first])}")
+    base = "thesis" if "thesis" in found else next(iter(found))
+    for name in found.keys() - {base}:
+        print(f"{name} minus {base}: {compared(found[name], found[base])}")
     if args.plot:
         plot(found, args.plot)
 

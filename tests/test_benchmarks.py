@@ -134,3 +134,33 @@ def test_training_against_the_notebook_and_the_matrix_rate(tmp_path):
     assert share == pytest.approx(rate / matrix, rel=0.02)
     assert float(found["times notebook"]) > 0
     assert (tmp_path / "training.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+def test_recipes_are_compared_seed_by_seed_along_their_training(make_dataset, make_run, tmp_path):
+    import keras
+
+    from petgan import cli
+
+    dataset, runs = make_dataset(), []
+    for recipe in ("few-shot", "thesis"):
+        for seed in (0, 1):
+            every = {"log": 2, "sample": 4, "score": 4, "checkpoint": 2, "keep": 2}
+            run = make_run(dataset, f"{recipe}-{seed}", every, recipe=recipe, seed=seed, steps=4)
+            assert cli.main(["run", str(run.path)]) == 0
+            runs.append(run.path)
+    image = keras.Input((16, 16, 1))
+    keras.Model(image, keras.layers.Dense(6)(keras.layers.Flatten()(image))).save(tmp_path / "tiny.keras")
+    plot = tmp_path / "recipes.png"
+    options = ["--network", tmp_path / "tiny.keras", "--images=16", "--plot", plot]
+    head, _, _, _, *table, _, compared = said_by(BENCHMARKS / "recipes.py", *runs, *options)
+    assert head == "9 held-out images, 16 generated; KID in tiny"
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table]
+    assert [row[:3] for row in rows] == [[r, s, "2"] for r in ("few-shot", "thesis") for s in ("2", "4")]
+    last = {row[0]: [float(value) for value in row[3:]] for row in rows if row[1] == "4"}
+    kid, swd = (part.split() for part in compared.removeprefix("few-shot minus thesis: ").split("; "))
+    for n, (name, mean, low, high, seeds, _) in enumerate((kid, swd)):
+        assert (name, seeds) == (("KID", "SWD")[n], "2")
+        assert float(mean) == pytest.approx(last["few-shot"][n] - last["thesis"][n], abs=0.16)
+        assert float(low.strip("[,")) <= float(mean) <= float(high.strip("],"))
+    assert plot.read_bytes().startswith(b"\x89PNG")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -170,12 +169,12 @@ def adversaries(point: Point, generator: keras.Model, discriminator: keras.Model
     )
 
 
-def one_after_another(metrics: Mapping[str, tf.Tensor]) -> AbstractContextManager[None]:
+def one_after_another(metrics: Mapping[str, tf.Tensor]) -> contextlib.AbstractContextManager[None]:
     """Within this block, start nothing before the turn that has these metrics is done.
 
     TensorFlow would generate the images of all turns first, and hold them.
     """
-    turn: AbstractContextManager[None] = tf.control_dependencies(list(metrics.values()))
+    turn: contextlib.AbstractContextManager[None] = tf.control_dependencies(list(metrics.values()))
     return turn
 
 
