@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -44,17 +44,20 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, help="PNG file for the curves")
     args = parser.parse_args()
     import_quietly()
-    *_, network = find_networks(args.weights, args.network)
-    extractor = Extractor(network)
-    ways: dict[str, list[RunFolder]] = {}
+    if not (networks := find_networks(args.weights, args.network)):
+        parser.error("no learned weights of InceptionV3 found: give --weights, or --network")
+    extractor = Extractor(networks[-1])
+    recipes: dict[str, list[RunFolder]] = {}
     for run in map(RunFolder, args.runs):
-        ways.setdefault(str(run.config().point.recipe), []).append(run)
-    held_out = _held_out(next(iter(ways.values())))
+        recipes.setdefault(str(run.config().point.recipe), []).append(run)
+    if len({run.config().dataset.digest for runs in recipes.values() for run in runs}) > 1:
+        parser.error("the runs are of several datasets: give those of one")
+    held_out = _held_out(RunFolder(args.runs[0]))
     real = extractor.features(held_out)
-    print(f"{len(held_out)} held-out images, {args.images} generated; KID in {network.name}\n")
+    print(f"{len(held_out)} held-out images, {args.images} generated; KID in {networks[-1].name}\n")
     print("| recipe | step | seeds | KID x 1e6 | SWD |\n|---|---|---|---|---|")
     found: dict[str, Scores] = {}
-    for name, runs in ways.items():
+    for name, runs in recipes.items():
         found[name] = scores = {}
         for run in runs:
             for checkpoint in run.last_checkpoints():
@@ -68,8 +71,9 @@ def main() -> None:
             print(f"| {name} | {step} | {len(by_seed)} | {1e6 * kid:.1f} | {swd:.1f} |", flush=True)
     print()
     base = "thesis" if "thesis" in found else next(iter(found))
-    for name in found.keys() - {base}:
-        print(f"{name} minus {base}: {compared(found[name], found[base])}")
+    for name, scores in found.items():
+        if name != base:
+            print(f"{name} minus {base}: {compared(scores, found[base])}")
     if args.plot:
         plot(found, args.plot)
 
@@ -93,13 +97,13 @@ def _last(scores: Scores, score: str, scale: float) -> Measured:
     return Measured({seed: scale * values[score] for seed, values in by_seed.items()})
 
 
-def _held_out(runs: Sequence[RunFolder]) -> np.ndarray:
-    with Dataset(runs[0].config().dataset.path) as dataset:
+def _held_out(run: RunFolder) -> np.ndarray:
+    with Dataset(run.config().dataset.path) as dataset:
         return dataset.images("test")[..., 0]
 
 
 def plot(found: Mapping[str, Scores], path: Path) -> None:
-    """Draw each score along the training: each way's mean over its seeds, and the seeds."""
+    """Draw each score along the training: each recipe's mean over its seeds, and the seeds."""
     import matplotlib
 
     matplotlib.use("Agg")

@@ -210,6 +210,13 @@ def start_from(path: Path | str, digest: str | None, networks: Networks, parts: 
         if parts not in sources:
             raise CheckpointError(f"{path} has no {parts} to start from", allowed=sources)
         sources = {parts: sources[parts]}
+    for name in networks.keys() - sources.keys() - {"ema_generator"}:
+        part = networks[name]
+        if isinstance(part, keras.Model) and not all(layer.trainable for layer in part.layers):
+            raise CheckpointError(
+                f"{path} has no {name}, whose first layers are to stay as they came",
+                hint="leave freeze_layers out",
+            )
     for name, values in sources.items():
         _check_shapes(path, name, networks[name].weights, values)
     for name, values in sources.items():

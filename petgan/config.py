@@ -25,7 +25,7 @@ from petgan.errors import ConfigError, DatasetError
 from petgan.policies import ENLARGEMENTS, normal_policy
 from petgan.presets import PRESETS
 
-RESULT_VERSION = 3  # raised whenever the same point gives other weights than before
+RESULT_VERSION = 4  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
 
 # Keras' optimizers by their lower-case name, which a test compares with Keras itself, and petgan's own.
@@ -302,6 +302,12 @@ def resolve_point(values: Mapping[str, Any]) -> Point:
             value=point.ada_target,
             hint="the sign of a Wasserstein critic's score says nothing",
         )
+    if point.freeze_layers and point.init_parts == "generator":
+        raise ConfigError(
+            "freeze_layers keeps layers of the discriminator as they came, and init_parts has it start anew",
+            value="init_parts: generator",
+            allowed="both, discriminator",
+        )
     if point.gp_weight is not None and point.normalization == "batch" and not point.spectral_norm:
         raise ConfigError(
             "the gradient penalty is of one image at a time, and batch normalization mixes them",
@@ -398,7 +404,10 @@ def check_source(points: Sequence[Point], dataset: DatasetRef, source: DatasetRe
 
 
 def run_id(point: Point, dataset_digest: str, source_digest: str | None = None) -> str:
-    """A name for the result: 12 hexadecimal digits of the SHA-256 of all that determines it."""
+    """A name for the result: 12 hexadecimal digits of the SHA-256 of all that determines it.
+
+    The last digits of its sums hang on the number of ranks and CPUs, too.
+    """
     identity = point.model_dump(mode="json", exclude={"init_from"})
     identity |= {"dataset_digest": dataset_digest, "result_version": RESULT_VERSION}
     if source_digest is not None:

@@ -29,6 +29,9 @@ class Draw(IntEnum):
     PATCHES = 11
 
 
+assert len(Draw) <= 2**4  # noqa: S101 - the bits that `seed_for` has for them
+
+
 def seed_for(seed: int, step: tf.Tensor | int, draw: Draw, turn: int) -> tf.Tensor:
     """The seed (2,) int64 of one draw in turn `turn` of update `step`.
 
@@ -48,7 +51,7 @@ def bits(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
 
 
 def halves(shape: tuple[int, ...], seed: tf.Tensor, start: int = 0) -> tf.Tensor:
-    """Random uint16 over their whole range, the two halves of each of `bits`, from the `start`-th on."""
+    """Random uint16 over their whole range: the halves of `bits`, without the first `start` halves."""
     count = math.prod(shape)
     block, before = divmod(start, 8)  # a count of Philox makes eight
     key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)

@@ -159,7 +159,8 @@ def on_gpu() -> bool:
 
 def _compiles(data: Data, ranks: Alone) -> bool:
     """Whether XLA may have the update: on a CPU it is slower, and it knows no collectives and no streams."""
-    return on_gpu() and ranks.ranks == 1 and isinstance(data.images, np.ndarray)
+    streams = any(not isinstance(images, np.ndarray | None) for images in (data.images, data.source))
+    return on_gpu() and ranks.ranks == 1 and not streams
 
 
 def in_one_call(update: Update, compiled: bool = False) -> Callable[[int, int], Metrics]:
@@ -313,7 +314,7 @@ class _OutputBeside(_Output):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._shown = averaged_copy(self._networks.ema_generator)
+        self._copy = averaged_copy(self._networks.ema_generator)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="petgan-output")
         self._unwritten: deque[Future[None]] = deque()
 
@@ -323,7 +324,7 @@ class _OutputBeside(_Output):
         networks = self._networks
         if due["scored"] or due["sampled"] or due["saved"]:
             self.finish()  # one copy at a time
-            networks = copied(networks, self._shown)
+            networks = copied(networks, self._copy)
         self._unwritten.append(self._thread.submit(self._write, networks, step, values, **due))
         if self._config.on_trouble == "stop":
             self.finish()

@@ -250,13 +250,14 @@ def _validation_score(
 def use_cpus(cpus: int) -> None:
     """Give TensorFlow `cpus` threads, so that results are the same at every start, bit for bit.
 
-    All of them within one operation: a DCGAN spends most of its time in a chain of convolutions of which
-    each waits for the one before, and two side by side hold the memory of two.
+    Without a GPU, all of them work within one operation: a DCGAN spends most of its time in a chain of
+    convolutions of which each waits for the one before, and two side by side hold the memory of two. How an
+    operation shares its sums among threads depends on their number alone, not on who is first.
     """
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(cpus)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(cpus if _sees_gpu() else 1)
     tf.config.experimental.enable_op_determinism()
 
 

@@ -117,6 +117,35 @@ def test_what_a_thread_writes_beside_a_gpu_is_the_same(make_dataset, make_run, m
     assert run.status().last == beside.status().last
 
 
+def test_beside_a_gpu_a_generator_is_shown_what_it_is_shown_elsewhere(make_dataset, make_run, monkeypatch):
+    source = make_dataset("source.h5", seed=1)
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 1), dtype=np.uint8)
+    sheets = []
+    for gpu in (False, True):
+        monkeypatch.setattr(trainer, "on_gpu", lambda gpu=gpu: gpu)
+        monkeypatch.setattr(trainer, "_compiles", lambda data, ranks: False)
+        few = {"preset": "cut", "batch_size": 2, "steps": 2}
+        run = make_run(make_dataset(), f"run-{gpu}", {"sample": 1}, source, **few)
+        with Session(run) as session:
+            data = Data(images, source=images, shown=images[:3])
+            trainer.train(run, run.config(), data, session, None)
+        sheets.append([path.read_bytes() for path in sorted(run.samples.glob("*.png"))])
+    assert len(sheets[0]) == 2
+    assert sheets[0] == sheets[1]
+
+
+def test_xla_gets_no_update_that_streams_its_images(monkeypatch):
+    monkeypatch.setattr(trainer, "on_gpu", lambda: True)
+    resident, streamed = np.zeros((4, 16, 16, 1), "uint8"), object()
+    for images, source, compiles in (
+        (resident, None, True),
+        (resident, resident, True),
+        (streamed, None, False),
+        (resident, streamed, False),
+    ):
+        assert trainer._compiles(Data(images, source=source), ALONE) == compiles
+
+
 def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, monkeypatch):
     monkeypatch.setattr(trainer, "on_gpu", lambda: True)
     monkeypatch.setattr(trainer, "_compiles", lambda data, ranks: False)

@@ -14,10 +14,11 @@ import tensorflow as tf
 from petgan.config import Point
 from petgan.distributed import ALONE, Alone
 from petgan.draws import Draw, draw_noise, seed_for, uniform
+from petgan.errors import ConfigError
 from petgan.methods import Method, Metrics, Update
 from petgan.methods.augment import adjust, augment, overfitting
 from petgan.methods.feed import Data, make_feed
-from petgan.methods.losses import LOSSES, gradient_penalty, lecam_penalty, r1_penalty
+from petgan.methods.losses import LOSSES, UNDECIDED, gradient_penalty, lecam_penalty, r1_penalty
 from petgan.methods.networks import (
     Networks,
     State,
@@ -44,10 +45,22 @@ LECAM_DECAY = 0.99  # of the scores' moving averages (Tseng 2021, section 4.1)
 
 
 def make_networks(point: Point) -> Networks:
-    """Build the networks and optimizers of a point; initial weights depend on its seed alone."""
+    """Build the networks and optimizers of a point; initial weights depend on its seed alone.
+
+    Raises
+    ------
+    ConfigError
+        If what the point asks of the discriminator cannot be.
+    """
     keras.utils.set_random_seed(point.seed)
     with computing_in(point.compute_dtype):
         generator, discriminator = networks_of(point)
+    if point.r1_weight is not None and not can_judge_in_one_pass(discriminator):
+        raise ConfigError(
+            "R1 is of one image at a time, and batch normalization mixes them",
+            value="normalization: batch",
+            allowed="instance, group, layer, none",
+        )
     freeze(discriminator, 0 if point.init_from is None else point.freeze_layers)
     parts = adversaries(point, generator, discriminator)
     if point.ada_target is not None or point.lecam_weight is not None:
@@ -59,6 +72,11 @@ def freeze(discriminator: keras.Model, layers: int) -> None:
     """Keep the first `layers` layers with kernels, and all before the next one, as they are (Mo 2020).
 
     Batch normalization among them uses and keeps the statistics that it came with.
+
+    Raises
+    ------
+    ConfigError
+        If nothing would be left to train.
     """
     kernels = 0
     for layer in discriminator.layers:
@@ -66,13 +84,30 @@ def freeze(discriminator: keras.Model, layers: int) -> None:
         if kernels > layers:
             return
         layer.trainable = layers == 0
+    if layers:
+        raise ConfigError(
+            "nothing of the discriminator is left to train",
+            value=f"freeze_layers: {layers}",
+            allowed=f"below {kernels}",
+        )
 
 
 def raw_scores(discriminator: keras.Model) -> keras.Model:
-    """The discriminator up to its sigmoid, if it ends in one: losses are computed on logits."""
+    """The discriminator up to its sigmoid, if it ends in one: losses are computed on logits.
+
+    Raises
+    ------
+    ConfigError
+        If its last layer has an activation in itself, which cannot be taken off.
+    """
     last = discriminator.layers[-1]
     if isinstance(last, keras.layers.Activation) and last.activation is keras.activations.sigmoid:
         return keras.Model(discriminator.input, last.input)
+    if getattr(last, "activation", keras.activations.linear) is not keras.activations.linear:
+        raise ConfigError(
+            "a discriminator ends in scores, or in a layer Activation('sigmoid') after them",
+            value=f"{last.name} with {last.activation.__name__}",
+        )
     return discriminator
 
 
@@ -150,7 +185,7 @@ class _Adversarial:
                 loss += point.lecam_weight * metrics["lecam_penalty"]
             metrics["d_loss"] = loss
             if point.ada_target is not None:
-                metrics["d_sign"] = overfitting(real_scores)
+                metrics["d_sign"] = overfitting(real_scores, UNDECIDED[str(point.loss)])
             scaled = self._networks.discriminator_optimizer.scale_loss(loss)
         variables = discriminator.trainable_variables
         gradients = tape.gradient(scaled, variables)

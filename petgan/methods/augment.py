@@ -68,9 +68,12 @@ def augment(
     return images
 
 
-def overfitting(real_scores: tf.Tensor) -> tf.Tensor:
-    """r_t = E[sign D(real)] of scores before any sigmoid (Karras 2020, eq. 1): 1 is complete overfitting."""
-    return tf.reduce_mean(tf.sign(tf.cast(real_scores, tf.float32)))
+def overfitting(real_scores: tf.Tensor, undecided: float = 0.0) -> tf.Tensor:
+    """r_t = E[sign(D(real) - undecided)] of scores before any sigmoid (Karras 2020, eq. 1).
+
+    0 where the discriminator is right of half of the real images, 1 where it is of all: complete overfitting.
+    """
+    return tf.reduce_mean(tf.sign(tf.cast(real_scores, tf.float32) - undecided))
 
 
 def adjust(

@@ -50,6 +50,9 @@ LOSSES: dict[str, tuple[Callable[..., tf.Tensor], Callable[..., tf.Tensor]]] = {
     "wasserstein": (wasserstein_critic, wasserstein_generator),
 }
 
+#: The score of an image of which the discriminator cannot tell whether it is real.
+UNDECIDED = {"bce": 0.0, "hinge": 0.0, "least-squares": 0.5}
+
 
 def gradient_penalty(
     critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, mix: tf.Tensor

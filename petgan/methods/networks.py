@@ -170,12 +170,12 @@ def adversaries(point: Point, generator: keras.Model, discriminator: keras.Model
 
 
 def one_after_another(metrics: Mapping[str, tf.Tensor]) -> contextlib.AbstractContextManager[None]:
-    """Within this block, start nothing before the turn that has these metrics is done.
+    """Within this block, start nothing before the turn before has these metrics, and so its gradients.
 
-    TensorFlow would generate the images of all turns first, and hold them.
+    TensorFlow would generate the images of all turns first, and hold them. XLA has an order of its own.
     """
-    turn: contextlib.AbstractContextManager[None] = tf.control_dependencies(list(metrics.values()))
-    return turn
+    block: contextlib.AbstractContextManager[None] = tf.control_dependencies(list(metrics.values()))
+    return block
 
 
 # --- after a backward pass ----------------------------------------------------------------------

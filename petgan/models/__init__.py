@@ -33,7 +33,9 @@ def build(preset: str, image_size: int = 224, **options: Any) -> tuple[keras.Mod
 
 
 def networks_of(point: Point) -> tuple[keras.Model, ...]:
-    """Build the two networks of a point, with fresh weights.
+    """Build the networks of a point, with fresh weights: of ``gan``, ``dcgan``, ``wgan`` and ``wgan-gp`` two.
+
+    The other presets' are told by their modules.
 
     Returns
     -------

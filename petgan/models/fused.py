@@ -22,7 +22,15 @@ Tensors: TypeAlias = Sequence[tf.Tensor]
 def normalized_by_itself(
     images: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalize `images` by their own moments, and tell these: mean and variance."""
+    """Normalize `images` by their own moments.
+
+    Returns
+    -------
+    outputs : tf.Tensor
+        ``scale * (images - mean) / sqrt(variance + epsilon) + offset``, with slopes for all three inputs.
+    mean, variance : tf.Tensor (channels,) float32
+        No slope passes through these: `moments` has some.
+    """
     outputs, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=images,
         scale=scale,
@@ -33,11 +41,17 @@ def normalized_by_itself(
         is_training=True,
     )
     n = _count(images)
-    return outputs, mean, variance * (n - 1) / n  # the operation's variance is the unbiased one
+    return outputs, mean, variance * ((n - 1) / n)  # the operation's variance is the unbiased one
 
 
 def moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Mean and variance of each channel."""
+    """Mean and variance of each channel.
+
+    Returns
+    -------
+    mean, variance : tf.Tensor (channels,) float32
+        With slopes for the images.
+    """
 
     @tf.custom_gradient
     def of(x: tf.Tensor) -> tuple[tuple[tf.Tensor, tf.Tensor], Callable[..., tf.Tensor]]:
@@ -45,9 +59,9 @@ def moments(images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         _, mean, variance = normalized_by_itself(x, ones, ones, 1.0)
 
         def slopes(of_mean: tf.Tensor, of_variance: tf.Tensor) -> tf.Tensor:
-            # A mean that the tape sees being taken, for the slope of this slope.
-            mean = tf.reduce_mean(tf.cast(x, tf.float32), AXES)
-            return _shifted(x, mean, 2 * of_variance / _count(x), of_mean / _count(x))
+            # The mean as it is, but as the mean of the images where this slope is differentiated.
+            (mean_of_x,) = _differentiated_as(_plain_mean, lambda _: [mean], x)
+            return _shifted(x, mean_of_x, 2 * of_variance / _count(x), of_mean / _count(x))
 
         return (mean, variance), slopes
 
@@ -63,7 +77,13 @@ def normalized(
     offset: tf.Tensor,
     epsilon: float,
 ) -> tf.Tensor:
-    """``scale * (images - mean) / sqrt(variance + epsilon) + offset``, with slopes for all five."""
+    """Normalize `images` by moments that come from elsewhere.
+
+    Returns
+    -------
+    tf.Tensor
+        ``scale * (images - mean) / sqrt(variance + epsilon) + offset``, with slopes for the five tensors.
+    """
 
     @tf.custom_gradient
     def of(
@@ -110,7 +130,10 @@ def _slopes(
         of_scale, of_offset = tf.reduce_sum(precise * normal, AXES), tf.reduce_sum(precise, AXES)
         return tf.cast(precise * (scale * inverse), x.dtype), of_scale, of_offset
 
-    of_x, of_scale, of_offset = _differentiated_as(plain, fused, of_outputs, images, mean, variance, scale)
+    # TensorFlow has no deterministic kernel of this operation for GPUs, and refuses it there.
+    on_gpu = tf.config.list_physical_devices("GPU")
+    quickest = plain if on_gpu else fused
+    of_x, of_scale, of_offset = _differentiated_as(plain, quickest, of_outputs, images, mean, variance, scale)
     return of_x, of_scale, of_offset
 
 
@@ -147,18 +170,22 @@ def _differentiated_as(
     """The outputs of `fused` of the inputs, with the slopes of `plain`, which gives the same."""
 
     @tf.custom_gradient
-    def of(*inputs: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
+    def of(*xs: tf.Tensor) -> tuple[Tensors, Callable[..., Tensors]]:
         def slopes(*of_outputs: tf.Tensor) -> Tensors:
             with tf.GradientTape() as tape:
-                tape.watch(inputs)
-                outputs = plain(*inputs)
-            of_inputs: Tensors = tape.gradient(outputs, inputs, of_outputs, tf.UnconnectedGradients.ZERO)
-            return of_inputs
+                tape.watch(xs)
+                outputs = plain(*xs)
+            of_xs: Tensors = tape.gradient(outputs, xs, of_outputs, tf.UnconnectedGradients.ZERO)
+            return of_xs
 
-        return fused(*inputs), slopes
+        return fused(*xs), slopes
 
     result: Tensors = of(*inputs)
     return result
+
+
+def _plain_mean(images: tf.Tensor) -> Tensors:
+    return [tf.reduce_mean(tf.cast(images, tf.float32), AXES)]
 
 
 def _count(images: tf.Tensor) -> tf.Tensor:

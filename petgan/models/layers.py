@@ -123,7 +123,7 @@ def _variance(values: tf.Tensor, mean: tf.Tensor, axes: list[int]) -> tf.Tensor:
 class BatchNormalization(keras.layers.BatchNormalization):
     """Keras' own batch normalization, but within `statistics_over_ranks` over the global batch.
 
-    Of images it uses TensorFlow's fused operations, which read and write them half as often.
+    Of images it uses TensorFlow's fused operations, which read and write them less often.
     """
 
     def call(self, inputs: tf.Tensor, training: bool = False, mask: tf.Tensor | None = None) -> tf.Tensor:

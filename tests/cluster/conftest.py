@@ -141,7 +141,8 @@ class Cluster:
         shape = [f"--nodes={nodes}", f"--ntasks-per-node={tasks_per_node}"]
         command = [container.PYTHON, *map(str, arguments)]
         return subprocess.run(
-            ["srun", *shape, "--kill-on-bad-exit=0", "--wait=60",
+            ["srun", *shape, "--kill-on-bad-exit=0",
+             "--wait=120",  # the others may need LOST_SECONDS to notice that one is gone
              sys.executable, "-c", _RANK, str(self.image), str(work), "test", *command],
             env={**slurm.clean_environment(), **given}, timeout=timeout, **_CAPTURED,
         )  # fmt: skip

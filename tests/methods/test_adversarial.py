@@ -5,13 +5,16 @@ from __future__ import annotations
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import ancestors
 from ranks import InThread
 
 from petgan.config import resolve_point
 from petgan.distributed import Alone
+from petgan.errors import ConfigError
 from petgan.methods import adversarial
 from petgan.methods.adversarial import make_networks, make_update, raw_scores
 from petgan.methods.augment import IMAGES_TO_FULL
@@ -98,16 +101,6 @@ def test_no_turn_holds_the_images_of_a_later_one():
     gradients = [sum("gradient_tape" in op.name for op in ancestors(turn)) for turn in turns]
     assert gradients[0] == 0
     assert 0 < gradients[1] < gradients[2]
-
-
-def ancestors(op):
-    waiting, found = [op], set()
-    while waiting:
-        op = waiting.pop()
-        new = {*(tensor.op for tensor in op.inputs), *op.control_inputs} - found
-        found |= new
-        waiting += new
-    return found
 
 
 def test_real_and_fake_images_have_batch_statistics_of_their_own():
@@ -279,6 +272,26 @@ def test_frozen_layers_stay_bit_for_bit_and_the_others_learn(spectral_norm):
     kernels = [i for i, weight in enumerate(networks.discriminator.weights) if weight.name == "kernel"]
     assert not any(changed[: kernels[2]]), names
     assert all(changed[i] for i in kernels[2:])
+
+
+def test_with_all_layers_frozen_nothing_is_left_to_train():
+    with pytest.raises(ConfigError, match="nothing of the discriminator is left to train") as caught:
+        make_networks(point_of(freeze_layers=5, init_from="other.h5"))
+    assert "below 5" in str(caught.value)
+
+
+def test_r1_and_batch_statistics_are_refused_where_they_meet():
+    with pytest.raises(ConfigError, match="R1 is of one image at a time"):
+        make_networks(point_of("dcgan", r1_weight=1.0))
+    for allowed in (point_of("gan", r1_weight=1.0), point_of(r1_weight=1.0, normalization="group")):
+        make_networks(allowed)
+
+
+def test_probabilities_are_not_taken_for_scores():
+    image = keras.Input((16, 16, 1))
+    ends_in_probability = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
+    with pytest.raises(ConfigError, match="ends in scores"):
+        raw_scores(keras.Model(image, ends_in_probability))
 
 
 def test_xla_gives_what_the_plain_graph_gives():

@@ -7,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 from petgan.methods.augment import BLACK, IMAGES_TO_FULL, adjust, augment, overfitting
+from petgan.methods.losses import UNDECIDED
 from petgan.policies import TRANSFORMATIONS
 
 SEED = tf.constant([3, 5 * 2**8], tf.int64)
@@ -251,6 +252,14 @@ def test_it_follows_a_discriminator_that_overfits_more_and_more():
     assert course[:1800].max() < 0.05
     r = np.arange(4000) / 4000 - 0.8 * course
     assert np.abs(r[-1000:] - 0.6).max() < 0.1
+
+
+def test_a_discriminator_that_cannot_tell_overfits_to_nothing():
+    rng = np.random.default_rng(0)
+    for loss, undecided in UNDECIDED.items():
+        assert abs(float(overfitting(undecided + rng.normal(0, 0.1, 40_000), undecided))) < 0.03, loss
+        # What each loss asks of a score of a real image.
+        assert float(overfitting(np.ones(8), undecided)) == 1
 
 
 def test_without_overfitting_it_stays_at_0_and_with_all_of_it_goes_to_1():

@@ -9,6 +9,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import ancestors
 from ranks import InThread
 
 from petgan.checkpoint import all_variables, read_generator, read_newest, write_checkpoint
@@ -125,6 +126,19 @@ def test_a_resumed_run_equals_an_undisturbed_one_across_the_border_of_a_stage(tm
 
     generator, _ = read_generator(tmp_path / "step-00000003.h5")
     assert same(generator.get_weights(), begun.ema_generator.get_weights())
+
+
+def test_turns_are_taken_one_after_another():
+    point = point_of(n_critic=2)
+    update = make_update(point, make_networks(point), Data(IMAGES))
+    graph = tf.function(update, autograph=False).get_concrete_function(tf.TensorSpec((), tf.int32)).graph
+    turns = [op for op in graph.get_operations() if op.type == "Case"]
+    assert len(turns) == 3
+    draws = [{op for op in ancestors(turn) if "Random" in op.type} for turn in turns]
+    for before, turn, own in zip(turns, turns[1:], map(set.difference, draws[1:], draws), strict=False):
+        assert own
+        assert all(before in ancestors(op) for op in own)
+        assert before in ancestors(turn)
 
 
 def test_ranks_do_together_what_one_does(float64_without_graphs):
