@@ -203,6 +203,14 @@ def test_a_transfer_starts_from_the_average_and_the_discriminator_with_fresh_opt
     assert int(networks.generator_optimizer.iterations) == 0
 
 
+def test_layers_that_nothing_starts_are_not_frozen_as_they_happen_to_be(trained):
+    frozen = make_networks(config_of(init_from="other.h5", freeze_layers=2).point)
+    start_from(trained[2], None, frozen)
+    with pytest.raises(CheckpointError, match="no discriminator, whose first layers are to stay"):
+        start_from(trained[2], None, frozen, parts="generator")
+    start_from(trained[2], None, make_networks(config_of().point), parts="generator")
+
+
 @pytest.mark.parametrize(
     ("values", "digest", "words"),
     [

@@ -163,3 +163,10 @@ def test_no_setting_has_the_name_of_a_score():
     from petgan.rulers import METRICS
 
     assert not set(Point.model_fields) & set(METRICS)
+
+
+def test_frozen_layers_need_a_discriminator_that_does_not_start_anew():
+    frozen = {"preset": "dcgan", "image_size": 16, "freeze_layers": 2}
+    assert resolve_point({**frozen, "init_parts": "discriminator"}).freeze_layers == 2
+    with pytest.raises(ConfigError, match="init_parts has it start anew"):
+        resolve_point({**frozen, "init_parts": "generator"})
