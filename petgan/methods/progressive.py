@@ -4,7 +4,8 @@ A run goes through the levels of resolution in equal shares: the first one, then
 fade-in and its stay. Where an update stands depends on its number alone. It computes the resolution that is
 its own, and no other. Generator and critic play for the Wasserstein distance with a gradient penalty.
 
-Optimizers go on from level to level; the published code lets their moments begin again.
+Where a level begins to fade in, the optimizers begin again, as in the published code: Adam, whose correction
+for its young averages would be over by then, would take steps of ten times its rate in the new weights.
 """
 
 from __future__ import annotations
@@ -110,6 +111,9 @@ class _Progressive:
     def __call__(self, step: tf.Tensor) -> Metrics:
         point, networks = self._point, self._networks
         stage = stage_of(step, point.steps, self._levels)
+        begins = stage.level > stage_of(step - 1, point.steps, self._levels).level
+        for optimizer in (networks.generator_optimizer, networks.discriminator_optimizer):
+            _begin_again(optimizer, begins)
         with contextlib.ExitStack() as together:
             if self._ranks.ranks > 1:
                 together.enter_context(statistics_over_ranks(self._ranks.gather))
@@ -201,6 +205,14 @@ class _Progressive:
     def _mix(self, step: tf.Tensor, turn: int) -> tf.Tensor:
         seed = seed_for(self._point.seed, step, Draw.MIX, turn)
         return uniform((self._point.batch_size, 1, 1, 1), seed)[self._share]
+
+
+def _begin_again(optimizer: keras.Optimizer, begins: tf.Tensor) -> None:
+    """Set an optimizer's moments and its count of updates to 0, if `begins` says so."""
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses
+    for variable in optimizer.variables:
+        if variable.name != "learning_rate":
+            variable.assign(tf.where(begins, tf.zeros_like(variable), variable))
 
 
 def _mixed(a: tf.Tensor, b: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:

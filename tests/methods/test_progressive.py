@@ -128,6 +128,23 @@ def test_a_resumed_run_equals_an_undisturbed_one_across_the_border_of_a_stage(tm
     assert same(generator.get_weights(), begun.ema_generator.get_weights())
 
 
+@pytest.mark.parametrize("compute_dtype", ["float32", "float16"])
+def test_a_new_level_begins_with_steps_as_long_as_the_rate(compute_dtype):
+    """Adam begins with the rate in each weight; one whose first gradient was 0 moves by up to 1.42 of it."""
+    point = point_of(steps=30, compute_dtype=compute_dtype)
+    networks = make_networks(point)
+    optimizer = getattr(networks.generator_optimizer, "inner_optimizer", networks.generator_optimizer)
+    updates = in_one_call(make_update(point, networks, Data(IMAGES)))
+    updates(0, 10)
+    for count, step in enumerate((10, 11), start=1):  # of three shares, the second fades in
+        before = [w.numpy() for w in networks.generator.trainable_variables]
+        updates(step, 1)
+        after = [w.numpy() for w in networks.generator.trainable_variables]
+        moved = max(np.abs(new - old).max() for new, old in zip(after, before, strict=True))
+        assert int(optimizer.iterations) == count
+        assert 0.9 < moved / point.learning_rate < 1.42
+
+
 def test_turns_are_taken_one_after_another():
     point = point_of(n_critic=2)
     update = make_update(point, make_networks(point), Data(IMAGES))
