@@ -20,11 +20,10 @@ MODULE = """
 import keras
 import tensorflow as tf
 
-from petgan.draws import Draw, normal, seed_for
 from petgan.methods import Method
 from petgan.methods.feed import make_feed
 from petgan.methods.networks import (
-    Networks, averaged, averaged_copy, gradient_norm, make_optimizer, update_average,
+    Networks, averaged_copy, computing_in, learning_rate, make_optimizer, update_average, update_part,
 )
 from petgan.methods.pixels import to_network
 from petgan.models import networks_of
@@ -42,11 +41,12 @@ def build(point):
 
 def make_networks(point):
     keras.utils.set_random_seed(point.seed)
-    generator, encoder = networks_of(point)
+    with computing_in(point.compute_dtype):
+        generator, encoder = networks_of(point)
     variables = [*generator.trainable_variables, *encoder.trainable_variables]
     return Networks(
         generator=generator, encoder=encoder, ema_generator=averaged_copy(generator),
-        optimizer=make_optimizer(point, variables, point.learning_rate),
+        generator_optimizer=make_optimizer(point, variables, learning_rate(point)),
     )
 
 
@@ -59,11 +59,13 @@ def make_update(point, networks, data, ranks):
     def update(step):
         images = to_network(feed.batch(step, 0))
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(tf.square(generator(encoder(images)) - images))
-        gradients, metrics = averaged(ranks, tape.gradient(loss, variables), {"g_loss": loss})
-        networks.optimizer.apply(gradients, variables)
+            made = tf.cast(generator(encoder(images)), images.dtype)
+            loss = tf.reduce_mean(tf.square(made - images))
+            scaled = networks.generator_optimizer.scale_loss(loss)
+        gradients = tape.gradient(scaled, variables)
+        metrics = update_part(networks, "generator", variables, gradients, {"g_loss": loss}, ranks)
         update_average(networks.ema_generator, generator, step, point.ema_decay)
-        return metrics | {"g_gradient": gradient_norm(gradients, networks.optimizer)}
+        return metrics
 
     return update
 
@@ -90,11 +92,13 @@ def new_preset(tmp_path, monkeypatch):
     sys.modules.pop("autoencoder", None)
 
 
-def test_a_new_way_of_training_needs_a_module_and_a_line(new_preset, make_dataset, make_run):
+@pytest.mark.parametrize("compute_dtype", ["float32", "float16"])
+def test_a_new_way_of_training_needs_a_module_and_a_line(new_preset, make_dataset, make_run, compute_dtype):
     from petgan.methods.feed import Data
     from petgan.store import Dataset
 
-    run: RunFolder = make_run(make_dataset(), preset=new_preset, steps=40, latent_size=8)
+    few = {"steps": 40, "latent_size": 8, "compute_dtype": compute_dtype}
+    run: RunFolder = make_run(make_dataset(), preset=new_preset, **few)
     with Dataset(run.config().dataset.path) as dataset, Session(run) as session:
         train(run, run.config(), Data(dataset.images("train")), session)
     losses = [line["g_loss"] for line in run.metrics()]
