@@ -234,8 +234,8 @@ def _held_at_once(ops: list[Any]) -> float:
         if "gradient_tape" not in op.name:
             continue
         for tensor in op.inputs:
-            while tensor.op.type in ("Reshape", "Identity", "ExpandDims", "Squeeze"):
-                tensor = tensor.op.inputs[0]
+            while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
+                tensor = tensor.op.inputs[tensor.value_index]  # the same memory
             source = tensor.op
             if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
                 continue

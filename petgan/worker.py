@@ -251,8 +251,8 @@ def use_cpus(cpus: int) -> None:
     """Give TensorFlow `cpus` threads, so that results are the same at every start, bit for bit.
 
     Without a GPU, all of them work within one operation: a DCGAN spends most of its time in a chain of
-    convolutions of which each waits for the one before, and two side by side hold the memory of two. How an
-    operation shares its sums among threads depends on their number alone, not on who is first.
+    convolutions of which each waits for the one before, and two side by side hold the memory of two. That
+    the threads' sums do not hang on chance is not promised by TensorFlow; a test tries it.
     """
     import tensorflow as tf
 
