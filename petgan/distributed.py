@@ -262,8 +262,8 @@ def _start_horovod(place: Place, network: Network, *, on_gpu: bool) -> Ranks:
     os.environ.setdefault("HOROVOD_STALL_CHECK_TIME_SECONDS", "600")
     os.environ.setdefault("HOROVOD_STALL_SHUTDOWN_TIME_SECONDS", "3600")
     if not on_gpu:
-        # Two ranks of a DCGAN on two cores: a step of 224 pixels takes 6.8 s instead of 7.6 s with the default
-        # of 1 ms, which leaves less for training; one of 32 pixels, which waits more, 0.48 s instead of 0.42 s.
+        # Two ranks of a DCGAN on two cores: a step of 224 pixels takes 6.8 s, and 7.6 s with the default of
+        # 1 ms, which leaves less for training; one of 32 pixels, which waits more, 0.48 s and 0.42 s.
         os.environ.setdefault("HOROVOD_CYCLE_TIME", "5")
     import horovod.tensorflow as hvd
 
