@@ -4,8 +4,11 @@
 
 For each preset: updates a second (one of the generator and ``n_critic`` of the discriminator), images a
 second that the discriminator sees, the rate of the step's convolutions and matrix products as a share of
-float32 matrix products in the same process, peak memory against what has to be held, and how many times
-the steps of the notebook loop: ``predict`` and ``train_on_batch`` twice, or Keras' published WGAN-GP.
+float32 matrix products in the same process, and how many times the steps of the notebook loop: ``predict``
+and ``train_on_batch`` twice, or Keras' published WGAN-GP.
+
+Peak memory is resident memory beyond that of a process which has trained at 32 pixels, batch 2. Held is what
+backward passes take from forward ones, the weights, the optimizers' state and the largest set of gradients.
 
 Each figure is of a process of its own; petgan and the notebook take turns, and medians are printed. All
 use the same cores: several ranks share them. Ranks need Horovod: give the command in the image,
@@ -152,7 +155,7 @@ def in_processes(
 
 
 def petgan(args: argparse.Namespace) -> dict[str, float]:
-    from petgan.distributed import join
+    from petgan.distributed import ALONE, join
     from petgan.methods import method_of
     from petgan.methods.feed import Data
     from petgan.methods.networks import variables_of
@@ -161,10 +164,14 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
 
     place = Place.from_environment()
     use_cpus(max(1, CORES // place.ranks))
-    ranks = join(place, {}, None, lambda: False)
     point = point_of(args.presets[0], args.sizes[0], args)
-    before = resident_gb()
     method = method_of(point.preset)
+    # What TensorFlow takes for itself, whatever it trains, is no memory of this training.
+    small = resolve_point({"preset": point.preset, "image_size": 32, "batch_size": 2})
+    data = Data(images_of(small), source=images_of(small))
+    in_one_call(method.make_update(small, method.make_networks(small), data, ALONE))(small.steps - 1, 1)
+    before = resident_gb()
+    ranks = join(place, {}, None, lambda: False)
     networks = method.make_networks(point)
     update = method.make_update(point, networks, Data(images_of(point), source=images_of(point)), ranks)
     # A network that grows has its full size in the end.

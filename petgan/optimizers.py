@@ -1,4 +1,4 @@
-"""Optimizers that the study names and Keras does not have."""
+"""Optimizers that Keras does not have, or that take less memory here than there."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from typing import Any
 
 import keras
 from keras import ops
+
+
+@keras.saving.register_keras_serializable("petgan")
+class RMSprop(keras.optimizers.RMSprop):
+    """Keras' RMSprop without momentum, with one array beside the gradient where Keras' has three.
+
+    In each update, with the gradient g, of each weight:
+
+        v <- v - (1 - rho) (v - g^2)
+        weight <- weight - learning_rate g / sqrt(v + epsilon)
+
+    The study's `gan` has 51 million weights in one layer at 224 pixels: three arrays are 0.6 GB.
+    """
+
+    def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
+        rate, gradient = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)
+        square = self._velocities[self._get_variable_index(variable)]
+        self.assign_sub(square, (1 - self.rho) * (square - ops.square(gradient)))
+        self.assign_sub(variable, rate * gradient * ops.rsqrt(square + self.epsilon))
 
 
 @keras.saving.register_keras_serializable("petgan")

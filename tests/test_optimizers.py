@@ -1,4 +1,4 @@
-"""SC-RMSprop against its algorithm in NumPy, and through a checkpoint."""
+"""SC-RMSprop against its algorithm in NumPy, and through a checkpoint; RMSprop against Keras'."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from petgan.config import DatasetRef, RunConfig, resolve_point
 from petgan.methods.adversarial import make_networks, make_update
 from petgan.methods.feed import Data
 from petgan.methods.networks import make_optimizer
-from petgan.optimizers import SCRMSprop
+from petgan.optimizers import RMSprop, SCRMSprop
 
 
 def point_of(**values):
@@ -52,6 +52,22 @@ def test_a_point_names_it_with_decay_and_clipping():
     for gradient in gradients:
         optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
     assert variable.numpy() == pytest.approx(by_hand(gradients, start, 0.01, 0.5, 1.0), rel=1e-6, abs=1e-6)
+
+
+def test_rmsprop_is_that_of_keras():
+    random = np.random.default_rng(0)
+    start = random.normal(size=(3, 4)).astype("float32")
+    options = {"learning_rate": 0.02, "rho": 0.8, "epsilon": 1e-3, "clipvalue": 2.0}
+    weights = {}
+    for kind in (RMSprop, keras.optimizers.RMSprop):
+        variable, optimizer = keras.Variable(start), kind(**options)
+        optimizer.build([variable])
+        for gradient in np.random.default_rng(1).normal(0, 1, (12, 3, 4)) * np.logspace(-3, 1, 4):
+            optimizer.apply([tf.constant(gradient, tf.float32)], [variable])
+        weights[kind] = variable.numpy()
+    assert np.abs(weights[RMSprop] - start).max() > 0.1
+    assert weights[RMSprop] == pytest.approx(weights[keras.optimizers.RMSprop], rel=1e-6, abs=1e-6)
+    assert type(make_optimizer(point_of(optimizer="rmsprop"), [variable], 0.01)) is RMSprop
 
 
 def test_it_comes_back_from_its_configuration():

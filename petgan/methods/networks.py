@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from petgan.config import Point, image_base
 from petgan.distributed import Alone
-from petgan.optimizers import SCRMSprop
+from petgan.optimizers import RMSprop, SCRMSprop
 
 DTYPE_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
@@ -123,7 +123,7 @@ def update_average(average: keras.Model, model: keras.Model, step: tf.Tensor, de
     t = tf.cast(step, keras.backend.floatx())
     keep = tf.minimum(tf.constant(decay, t.dtype), (1 + t) / (10 + t))
     for mean, weight in zip(average.weights, model.weights, strict=True):
-        mean.assign(keep * mean + (1 - keep) * weight)
+        mean.assign_sub((1 - keep) * (mean - weight))  # one array; d a + (1 - d) w would take two
 
 
 def learning_rate(point: Point, own: float | None = None) -> float:
@@ -143,7 +143,7 @@ def make_optimizer(point: Point, variables: list[keras.Variable], rate: float, d
     options |= {k: v for k in ("beta_1", "beta_2") if (v := getattr(point, k)) is not None}
     # By class: keras.optimizers.get does not know all of them (not Lamb, in 3.15).
     kinds = {name.lower(): kind for name, kind in vars(keras.optimizers).items()}
-    kinds["sc-rmsprop"] = SCRMSprop
+    kinds |= {"rmsprop": RMSprop, "sc-rmsprop": SCRMSprop}
     optimizer = kinds[point.optimizer](**options)
     if point.compute_dtype == "float16":
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
@@ -198,8 +198,10 @@ def update_part(
     """
     optimizer = networks[f"{part}_optimizer"]
     means, metrics = averaged(ranks, gradients, metrics)
-    optimizer.apply(means, variables)
-    return metrics | {f"{part[0]}_gradient": gradient_norm(means, optimizer)}
+    norm = gradient_norm(means, optimizer)
+    with tf.control_dependencies([norm]):  # so that the update may overwrite the gradients
+        optimizer.apply(means, variables)
+    return metrics | {f"{part[0]}_gradient": norm}
 
 
 def averaged(

@@ -75,8 +75,19 @@ class Dropout(keras.layers.Dropout):
             seed = segment.seed + tf.constant([0, stream.drawn], tf.int64)
             masks.append(halves(shape, seed, segment.offset * units) >= left_out)
         stream.drawn += 1
-        mask = tf.cast(tf.concat(masks, axis=0), inputs.dtype)
-        return inputs * (mask * tf.constant(2**16 / (2**16 - left_out), inputs.dtype))
+        return _thinned(inputs, tf.concat(masks, axis=0), 2**16 / (2**16 - left_out))
+
+
+def _thinned(values: tf.Tensor, kept: tf.Tensor, factor: float) -> tf.Tensor:
+    """`values` * `factor` where `kept`, else 0, of any order of slope; until then `kept` is held as bytes."""
+
+    @tf.custom_gradient
+    def thin(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        with tf.control_dependencies([values]):  # or TensorFlow would cast once, and hold the floats
+            mask = tf.cast(kept, values.dtype) * tf.constant(factor, values.dtype)
+        return values * mask, thin
+
+    return thin(values)
 
 
 Gather = Callable[[tf.Tensor], tf.Tensor]

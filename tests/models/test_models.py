@@ -131,6 +131,20 @@ def test_dropout_depends_on_its_seed_and_its_place_in_the_network_only():
     assert (a != dropped(first, x, SEED + tf.constant([0, 256], tf.int64))).any()
 
 
+def test_the_slopes_of_dropout_are_its_mask_times_theirs():
+    x, outer = tf.random.stateless_normal((2, 4, 50), (1, 2))
+    mask = dropped(Dropout(0.4), tf.ones_like(x))
+    with tf.GradientTape() as second:
+        second.watch(outer)
+        with tf.GradientTape() as first, dropout_stream(Segment(SEED, 0)):
+            first.watch(x)
+            value = tf.reduce_sum(outer * Dropout(0.4)(x, training=True))
+        slope = first.gradient(value, x)
+        squares = tf.reduce_sum(slope**2)
+    assert slope.numpy() == pytest.approx(outer.numpy() * mask, rel=1e-6)
+    assert second.gradient(squares, outer).numpy() == pytest.approx(2 * outer.numpy() * mask**2, rel=1e-6)
+
+
 def test_a_rank_leaves_out_what_one_process_would():
     x = tf.random.stateless_normal((12, 5, 5, 3), (1, 2))
     whole = dropped(Dropout(0.3), x)
