@@ -7,6 +7,8 @@ precision are the point's; the networks are the preset's.
 from __future__ import annotations
 
 import contextlib
+import functools
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -29,6 +31,7 @@ from petgan.methods.networks import (
     relative_variation,
     update_average,
     update_part,
+    with_penalty,
 )
 from petgan.methods.pixels import to_network
 from petgan.models import networks_of
@@ -159,6 +162,7 @@ class _Adversarial:
 
     def _discriminator_turn(self, step: tf.Tensor, turn: int) -> Metrics:
         point, discriminator = self._point, self._networks.discriminator
+        optimizer = self._networks.discriminator_optimizer
         pixels = self._feed.batch(step, turn)
         real_images = to_network(pixels, unit_range="unit-range" in point.quirks)
         fake_images = self._generate(step, turn)
@@ -169,26 +173,21 @@ class _Adversarial:
             real_scores, fake_scores = self._judge_both(real, fake, step, turn)
             loss = self._discriminator_loss(real_scores, fake_scores)
             metrics |= {"d_real": tf.reduce_mean(real_scores), "d_fake": tf.reduce_mean(fake_scores)}
-            if point.gp_weight is not None:
-                metrics["gradient_penalty"] = self._gradient_penalty(real, fake, step, turn)
-                loss += point.gp_weight * metrics["gradient_penalty"]
-            if point.r1_weight is not None:
-                metrics["r1_penalty"] = r1_penalty(
-                    lambda x: self._judge(x, step, Draw.REAL_DROPOUT, turn), real
-                )
-                loss += point.r1_weight * metrics["r1_penalty"]
             if point.lecam_weight is not None:
                 state = self._networks.state
                 metrics["lecam_penalty"] = lecam_penalty(
                     real_scores, fake_scores, state.mean_real, state.mean_fake
                 )
                 loss += point.lecam_weight * metrics["lecam_penalty"]
-            metrics["d_loss"] = loss
             if point.ada_target is not None:
                 metrics["d_sign"] = overfitting(real_scores, UNDECIDED[str(point.loss)])
-            scaled = self._networks.discriminator_optimizer.scale_loss(loss)
+            scaled = optimizer.scale_loss(loss)
         variables = discriminator.trainable_variables
         gradients = tape.gradient(scaled, variables)
+        for name, weight, penalty in self._penalties(real, fake, step, turn):
+            gradients, metrics[name] = with_penalty(optimizer, variables, gradients, weight, penalty)
+            loss += weight * metrics[name]
+        metrics["d_loss"] = loss
         metrics = update_part(self._networks, "discriminator", variables, gradients, metrics, self._ranks)
         if point.weight_clip is not None:
             for variable in variables:
@@ -199,6 +198,17 @@ class _Adversarial:
         if point.batch_size > 1:
             metrics["variation"] = relative_variation(fake_moments, real_moments)
         return metrics
+
+    def _penalties(
+        self, real: tf.Tensor, fake: tf.Tensor, step: tf.Tensor, turn: int
+    ) -> Iterator[tuple[str, float, Callable[[], tf.Tensor]]]:
+        """Name, weight and value of each penalty on the discriminator's slopes."""
+        point = self._point
+        if point.gp_weight is not None:
+            yield "gradient_penalty", point.gp_weight, lambda: self._gradient_penalty(real, fake, step, turn)
+        if point.r1_weight is not None:
+            judge = functools.partial(self._judge, step=step, draw=Draw.REAL_DROPOUT, turn=turn)
+            yield "r1_penalty", point.r1_weight, lambda: r1_penalty(judge, real)
 
     def _generator_turn(self, step: tf.Tensor) -> Metrics:
         turn = self._point.n_critic

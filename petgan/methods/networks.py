@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -176,6 +176,35 @@ def one_after_another(metrics: Mapping[str, tf.Tensor]) -> contextlib.AbstractCo
     """
     block: contextlib.AbstractContextManager[None] = tf.control_dependencies(list(metrics.values()))
     return block
+
+
+def with_penalty(
+    optimizer: keras.Optimizer,
+    variables: Sequence[keras.Variable],
+    gradients: Sequence[tf.Tensor],
+    weight: float,
+    penalty: Callable[[], tf.Tensor],
+) -> tuple[list[tf.Tensor], tf.Tensor]:
+    """Gradients of a loss plus `weight` times a penalty, and the penalty, of the loss' `gradients`.
+
+    The penalty's passes come after the loss' backward pass has given back its memory.
+    """
+    with tf.control_dependencies(gradients), tf.GradientTape() as tape:
+        value = penalty()
+        scaled = optimizer.scale_loss(weight * value)
+    more = all_gradients(tape, scaled, variables)
+    return [a + b for a, b in zip(gradients, more, strict=True)], value
+
+
+def all_gradients(
+    tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence[keras.Variable]
+) -> list[tf.Tensor]:
+    """Those of all variables: 0 of one that has no part in the loss, such as a last bias in a slope."""
+    # TensorFlow's own UnconnectedGradients.ZERO fails on variables of Keras.
+    return [
+        tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
+        for gradient, variable in zip(tape.gradient(loss, variables), variables, strict=True)
+    ]
 
 
 # --- after a backward pass ----------------------------------------------------------------------

@@ -26,12 +26,14 @@ from petgan.methods.losses import gradient_penalty, wasserstein_critic, wasserst
 from petgan.methods.networks import (
     Networks,
     adversaries,
+    all_gradients,
     cell_moments,
     computing_in,
     one_after_another,
     relative_variation,
     update_average,
     update_part,
+    with_penalty,
 )
 from petgan.methods.pixels import downscaled, to_network, upscaled
 from petgan.models import pggan
@@ -133,24 +135,31 @@ class _Progressive:
     def _critic_turn(self, step: tf.Tensor, turn: int, stage: Stage) -> Metrics:
         pixels, noise, mix = self._feed.batch(step, turn), self._noise(step, turn), self._mix(step, turn)
         real_images = to_network(pixels)
+        critic, optimizer = self._networks.discriminator, self._networks.discriminator_optimizer
 
         def at(level: int) -> tuple[Gradients, Metrics]:
             real = self._seen_at(level, real_images, stage.alpha)
             fake = self._generate(level, noise, stage.alpha)
             with tf.GradientTape() as tape:
                 real_scores, fake_scores = (self._judge(images, stage.alpha) for images in (real, fake))
-                penalty = gradient_penalty(lambda x: self._judge(x, stage.alpha), real, fake, mix)
-                loss = wasserstein_critic(real_scores, fake_scores) + self._gp_weight * penalty
+                loss = wasserstein_critic(real_scores, fake_scores)
                 loss += DRIFT * tf.reduce_mean(tf.square(real_scores))
-                scaled = self._networks.discriminator_optimizer.scale_loss(loss)
+                scaled = optimizer.scale_loss(loss)
+            gradients, penalty = with_penalty(
+                optimizer,
+                critic.trainable_variables,
+                all_gradients(tape, scaled, critic.trainable_variables),
+                self._gp_weight,
+                lambda: gradient_penalty(lambda x: self._judge(x, stage.alpha), real, fake, mix),
+            )
             metrics = {
-                "d_loss": loss,
+                "d_loss": loss + self._gp_weight * penalty,
                 "d_real": tf.reduce_mean(real_scores),
                 "d_fake": tf.reduce_mean(fake_scores),
                 "gradient_penalty": penalty,
                 "moments": cell_moments(upscaled(fake, 2)),  # twice as large: of 8 pixels it knows no cells
             }
-            return _gradients(tape, scaled, self._networks.discriminator), metrics
+            return gradients, metrics
 
         gradients, metrics = self._at_its_level(stage, at)
         metrics["real_moments"] = cell_moments(real_images)
@@ -166,7 +175,8 @@ class _Progressive:
                 fake = self._generate(level, noise, stage.alpha)
                 loss = wasserstein_generator(self._judge(fake, stage.alpha))
                 scaled = self._networks.generator_optimizer.scale_loss(loss)
-            return _gradients(tape, scaled, self._networks.generator), {"g_loss": loss}
+            variables = self._networks.generator.trainable_variables
+            return all_gradients(tape, scaled, variables), {"g_loss": loss}
 
         return self._apply("generator", *self._at_its_level(stage, at))
 
@@ -217,13 +227,3 @@ def _begin_again(optimizer: keras.Optimizer, begins: tf.Tensor) -> None:
 
 def _mixed(a: tf.Tensor, b: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:
     return (1 - alpha) * a + alpha * b
-
-
-def _gradients(tape: tf.GradientTape, loss: tf.Tensor, network: keras.Model) -> Gradients:
-    """Of all the network's weights: 0 for those that had no part in the loss."""
-    variables = network.trainable_variables
-    gradients = tape.gradient(loss, variables)
-    return [
-        tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
-        for gradient, variable in zip(gradients, variables, strict=True)
-    ]

@@ -7,7 +7,7 @@ from keras import layers
 
 from petgan.config import Point
 from petgan.errors import ConfigError
-from petgan.models.layers import BatchNormalization, GroupNormalization, MinibatchStd
+from petgan.models.layers import BatchNormalization, GroupNormalization, LeakyReLU, MinibatchStd
 from petgan.models.spectral import SpectralConv2D, SpectralDense
 
 GROUPS = 8
@@ -53,7 +53,7 @@ def activate(x: keras.KerasTensor, chosen: str | None, published: str) -> keras.
     name = chosen or published
     if name == "relu":
         return layers.ReLU()(x)
-    return layers.LeakyReLU(SLOPE)(x) if name == "leaky_relu" else layers.Activation(name)(x)
+    return LeakyReLU(SLOPE)(x) if name == "leaky_relu" else layers.Activation(name)(x)
 
 
 def wide(filters: int, width: float) -> int:

@@ -199,10 +199,38 @@ class MinibatchStd(keras.layers.Layer):
         return (*others, channels + 1 if channels is not None else None)
 
 
+@keras.saving.register_keras_serializable("petgan")
+def leaky_relu(x: tf.Tensor, negative_slope: float = 0.2) -> tf.Tensor:
+    """The leaky ReLU, of any order of slope.
+
+    TensorFlow's own adds zeros to the slope of a slope, as large as `x`, and keeps them in memory for each
+    time that a gradient penalty passes a layer.
+    """
+
+    @tf.custom_gradient
+    def times_slope(upper: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.raw_ops.LeakyReluGrad(gradients=upper, features=x, alpha=negative_slope), times_slope
+
+    @tf.custom_gradient
+    def rectified(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.nn.leaky_relu(x, negative_slope), times_slope
+
+    return rectified(x)
+
+
+@keras.saving.register_keras_serializable("petgan")
+class LeakyReLU(keras.layers.LeakyReLU):
+    """Keras' own layer with the `leaky_relu` of here."""
+
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        return leaky_relu(inputs, self.negative_slope)
+
+
 PLAIN = {
     Dropout: keras.layers.Dropout,
     BatchNormalization: keras.layers.BatchNormalization,
     GroupNormalization: keras.layers.GroupNormalization,
+    LeakyReLU: keras.layers.LeakyReLU,
     SpectralConv2D: keras.layers.Conv2D,
     SpectralDense: keras.layers.Dense,
 }

@@ -16,11 +16,11 @@ from keras import layers
 
 from petgan.config import Point, image_base
 from petgan.models.blocks import filters
-from petgan.models.layers import MinibatchStd
+from petgan.models.layers import MinibatchStd, leaky_relu
 
 FILTERS = (64, 64, 64, 32, 16, 8)  # by level; published, from 8 to 256 pixels: 8 times as many
 PIXEL_NORM_EPSILON = 1e-8
-RECTIFIER = "leaky_relu"  # Keras' slope is the published one, 0.2
+RECTIFIER = "leaky_relu"  # of the generator; Keras' slope is the published one, 0.2
 
 
 def build(point: Point) -> tuple[keras.Model, keras.Model]:
@@ -108,7 +108,7 @@ class Critic(keras.Model):
         super().__init__(name="critic", **options)
         self._base, self._top = image_base(image_size)
         widths = filters(FILTERS, self._top + 1, width=1)
-        self.entries = [EqualizedConv2D(width, 1, activation=RECTIFIER) for width in widths]
+        self.entries = [EqualizedConv2D(width, 1, activation=leaky_relu) for width in widths]
         self.blocks = [_halving(width, narrow) for width, narrow in zip(widths[1:], widths, strict=False)]
         self.halve = layers.AveragePooling2D(2)
         self.end = _ending(widths[0])
@@ -136,7 +136,7 @@ class Critic(keras.Model):
 
 
 def _halving(width: int, next_width: int) -> keras.Model:
-    convolutions = [EqualizedConv2D(w, 3, padding="same", activation=RECTIFIER) for w in (width, next_width)]
+    convolutions = [EqualizedConv2D(w, 3, padding="same", activation=leaky_relu) for w in (width, next_width)]
     return keras.Sequential([*convolutions, layers.AveragePooling2D(2)])
 
 
@@ -144,9 +144,9 @@ def _ending(width: int) -> keras.Model:
     return keras.Sequential(
         [
             MinibatchStd(),
-            EqualizedConv2D(width, 3, padding="same", activation=RECTIFIER),
+            EqualizedConv2D(width, 3, padding="same", activation=leaky_relu),
             layers.Flatten(),
-            EqualizedDense(width, activation=RECTIFIER),
+            EqualizedDense(width, activation=leaky_relu),
             EqualizedDense(1, dtype=keras.config.floatx()),
         ]
     )

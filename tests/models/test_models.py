@@ -16,9 +16,11 @@ from petgan.models.layers import (
     BatchNormalization,
     Dropout,
     GroupNormalization,
+    LeakyReLU,
     MinibatchStd,
     Segment,
     dropout_stream,
+    leaky_relu,
     plain,
     statistics_over_ranks,
 )
@@ -155,6 +157,43 @@ def test_a_rank_leaves_out_what_one_process_would():
 def test_dropout_does_nothing_in_inference():
     x = tf.random.stateless_normal((4, 7), (1, 2))
     assert (Dropout(0.9)(x, training=False).numpy() == x.numpy()).all()
+
+
+# --- leaky ReLU ---------------------------------------------------------------------------------
+
+
+def test_leaky_relu_and_its_slopes_are_those_of_tensorflow():
+    x, outer = tf.random.stateless_normal((2, 6, 50), (1, 2))
+    found = []
+    for rectify in (LeakyReLU(0.2), leaky_relu, lambda x: tf.nn.leaky_relu(x, 0.2)):
+        with tf.GradientTape() as second:
+            second.watch(outer)
+            with tf.GradientTape() as first:
+                first.watch(x)
+                y = rectify(x)
+                value = tf.reduce_sum(outer * y)
+            slope = first.gradient(value, x)
+            squares = tf.reduce_sum(slope**3)
+        found.append([t.numpy() for t in (y, slope, second.gradient(squares, outer))])
+    *ours, theirs = found
+    for mine in ours:
+        assert all((a == b).all() for a, b in zip(mine, theirs, strict=True))
+
+
+def test_the_slope_of_a_leaky_slope_takes_no_zeros_as_large_as_the_images():
+    @tf.function
+    def penalty(x):
+        with tf.GradientTape() as second:
+            second.watch(x)
+            with tf.GradientTape() as first:
+                first.watch(x)
+                value = tf.reduce_sum(leaky_relu(x**2))
+            squares = tf.reduce_sum(first.gradient(value, x) ** 2)
+        return second.gradient(squares, x)
+
+    graph = penalty.get_concrete_function(tf.TensorSpec((4, 9))).graph
+    assert {"LeakyRelu", "LeakyReluGrad"} <= {op.type for op in graph.get_operations()}
+    assert "ZerosLike" not in {op.type for op in graph.get_operations()}
 
 
 # --- batch normalization ------------------------------------------------------------------------
