@@ -123,7 +123,7 @@ def update_average(average: keras.Model, model: keras.Model, step: tf.Tensor, de
     t = tf.cast(step, keras.backend.floatx())
     keep = tf.minimum(tf.constant(decay, t.dtype), (1 + t) / (10 + t))
     for mean, weight in zip(average.weights, model.weights, strict=True):
-        mean.assign_sub((1 - keep) * (mean - weight))  # one array; d a + (1 - d) w would take two
+        mean.assign(weight + keep * (mean - weight))  # one array; d a + (1 - d) w would take two
 
 
 def learning_rate(point: Point, own: float | None = None) -> float:
