@@ -4,7 +4,7 @@
 
 For each preset: updates a second (one of the generator and ``n_critic`` of the discriminator), images a
 second that the discriminator sees, the rate of the step's convolutions and matrix products as a share of
-float32 matrix products in the same process, and how many times the steps of the notebook loop: ``predict``
+float32 matrix products in the same processes, and how many times the steps of the notebook loop: ``predict``
 and ``train_on_batch`` twice, or Keras' published WGAN-GP.
 
 Peak memory is resident memory beyond that of a process which has trained at 32 pixels, batch 2. Held is what
@@ -138,7 +138,7 @@ def in_processes(
             place = {"RANK": rank, "RANKS": ranks, "LOCAL_RANK": rank, "LOCAL_RANKS": ranks, "NODE": 0,
                      "NODES": 1, "RENDEZVOUS": f"{folder}/rendezvous", "INTERFACE": "lo"}  # fmt: skip
             environment = {f"PETGAN_{k}": str(v) for k, v in place.items()} if ranks > 1 else {}
-            environment |= {"OPENBLAS_NUM_THREADS": str(CORES)}
+            environment |= {"OPENBLAS_NUM_THREADS": str(max(1, CORES // ranks))}
             processes.append(
                 subprocess.Popen(
                     command, stdout=subprocess.PIPE, text=True, env={**os.environ, **environment}
@@ -195,7 +195,7 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     ranks.close()
     return {
         "seconds": seconds,
-        "matrix": matrix,
+        "matrix": matrix * place.ranks,
         "gflop": gflop * place.ranks,
         "peak_gb": peak,
         "held_gb": activations + weights + gradients,
@@ -234,17 +234,22 @@ def _carried_out(graph: Any) -> list[Any]:
 
 
 def _held_at_once(ops: list[Any]) -> float:
-    """The most bytes that forward tensors have which a gradient still takes, one operation after another."""
+    """The most bytes of tensors that a later backward pass still takes, one operation after another."""
     place = {op: n for n, op in enumerate(ops)}
+    passes: dict[Any, int] = {}  # 0 forward, 1 backward, 2 backward through slopes
+    of_data: dict[Any, bool] = {}  # and not of weights alone, as in an optimizer
     until: dict[str, tuple[int, int, float]] = {}
     for n, op in enumerate(ops):
-        if "gradient_tape" not in op.name:
-            continue
+        before = [tensor.op for tensor in op.inputs if tensor.op in passes]
+        passes[op] = max([op.name.count("gradient_tape"), *(passes[source] for source in before)])
+        of_data[op] = op.type == "Placeholder" or (
+            op.type != "ReadVariableOp" and any(of_data[source] for source in before)
+        )
         for tensor in op.inputs:
             while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
                 tensor = tensor.op.inputs[tensor.value_index]  # the same memory
             source = tensor.op
-            if "gradient_tape" in source.name or source.type in ("ReadVariableOp", "Const", "Placeholder"):
+            if passes[source] == passes[op] or source.type == "Placeholder" or not of_data[source]:
                 continue
             if tensor.shape.is_fully_defined():
                 size = float(tensor.dtype.size * np.prod(tensor.shape))
@@ -393,7 +398,7 @@ def timed(
 
 
 def matrix_gflops() -> float:
-    """float32 matrix products: of TensorFlow on a GPU, of NumPy on all cores without one."""
+    """float32 matrix products: of TensorFlow on a GPU, of NumPy on this rank's cores without one."""
     import tensorflow as tf
 
     a = np.random.default_rng(0).standard_normal((MATRIX, MATRIX), np.float32)
@@ -440,19 +445,30 @@ def _status(key: str) -> float:
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:
-    """Draw the rate of every row as a share of the matrix rate."""
+    """Draw the rate of every row as a share of the matrix rate: a panel a size, a bar a number of ranks."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    labels = [f"{row['preset']} {row['pixels']} px, {row['ranks']} rank(s)" for row in rows]
-    figure, axes = pyplot.subplots(figsize=(7, 0.4 * len(rows) + 1.2), layout="constrained")
-    bars = axes.barh(labels, [row["share"] for row in rows])
-    told = [f"{row['steps/s']:.2f} steps/s" for row in rows]
-    axes.bar_label(bars, told, padding=3)
-    axes.set(xlabel="share of the matrix rate", xlim=(0, 1.15))
-    axes.invert_yaxis()
+    presets, sizes, ranks = (list(dict.fromkeys(row[key] for row in rows)) for key in COLUMNS[:3])
+    figure, panels = pyplot.subplots(
+        1, len(sizes), figsize=(4.5 * len(sizes), 0.25 * len(presets) * len(ranks) + 1.5),
+        sharey=True, squeeze=False, layout="constrained",
+    )  # fmt: skip
+    height = 0.8 / len(ranks)
+    for size, axes in zip(sizes, panels[0], strict=True):
+        for n, count in enumerate(ranks):
+            shown = [row for row in rows if (row["pixels"], row["ranks"]) == (size, count)]
+            places = [presets.index(row["preset"]) + n * height for row in shown]
+            label = f"{count} rank{'s' if count > 1 else ''}"
+            bars = axes.barh(places, [row["share"] for row in shown], height, label=label)
+            told = [f"{row['steps/s']:.3g} steps/s" for row in shown]
+            axes.bar_label(bars, told, padding=3, fontsize="small")
+        axes.set(title=f"{size} pixels", xlabel="share of the matrix rate", xlim=(0, 1.35))
+        axes.set_yticks([n + 0.4 - height / 2 for n in range(len(presets))], presets)
+    panels[0][0].invert_yaxis()
+    panels[0][-1].legend(loc="upper right")
     figure.savefig(path, dpi=150)
 
 
