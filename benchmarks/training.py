@@ -241,10 +241,12 @@ def _held_at_once(ops: list[Any]) -> float:
     until: dict[str, tuple[int, int, float]] = {}
     for n, op in enumerate(ops):
         before = [tensor.op for tensor in op.inputs if tensor.op in passes]
-        passes[op] = max([op.name.count("gradient_tape"), *(passes[source] for source in before)])
         of_data[op] = op.type == "Placeholder" or (
             op.type != "ReadVariableOp" and any(of_data[source] for source in before)
         )
+        # What a gradient carries out once more waits for that gradient; what comes after it, for several.
+        awaited = op.control_inputs if of_data[op] and len(op.control_inputs) == 1 else []
+        passes[op] = max([op.name.count("gradient_tape"), *(passes.get(o, 0) for o in (*before, *awaited))])
         for tensor in op.inputs:
             while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
                 tensor = tensor.op.inputs[tensor.value_index]  # the same memory
