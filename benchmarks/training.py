@@ -7,8 +7,9 @@ second that the discriminator sees, the rate of the step's convolutions and matr
 float32 matrix products in the same processes, and how many times the steps of the notebook loop: ``predict``
 and ``train_on_batch`` twice, or Keras' published WGAN-GP.
 
-Peak memory is resident memory beyond that of a process which has trained at 32 pixels, batch 2. Held is what
-backward passes take from forward ones, the weights, the optimizers' state and the largest set of gradients.
+Peak memory is resident memory beyond that of the same process after an update at 32 pixels, batch 2. Held
+is what backward passes take from forward ones, the weights, the optimizers' state and the largest set of
+gradients.
 
 Each figure is of a process of its own; petgan and the notebook take turns, and medians are printed. All
 use the same cores: several ranks share them. Ranks need Horovod: give the command in the image,
@@ -155,7 +156,7 @@ def in_processes(
 
 
 def petgan(args: argparse.Namespace) -> dict[str, float]:
-    from petgan.distributed import ALONE, join
+    from petgan.distributed import join
     from petgan.methods import method_of
     from petgan.methods.feed import Data
     from petgan.methods.networks import variables_of
@@ -166,12 +167,12 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     use_cpus(max(1, CORES // place.ranks))
     point = point_of(args.presets[0], args.sizes[0], args)
     method = method_of(point.preset)
-    # What TensorFlow takes for itself, whatever it trains, is no memory of this training.
-    small = resolve_point({"preset": point.preset, "image_size": 32, "batch_size": 2})
-    data = Data(images_of(small), source=images_of(small))
-    in_one_call(method.make_update(small, method.make_networks(small), data, ALONE))(small.steps - 1, 1)
-    before = resident_gb()
     ranks = join(place, {}, None, lambda: False)
+    # What TensorFlow and Horovod take for themselves, whatever they train, is no memory of this training.
+    small = point_of(point.preset, 32, args, batch_size=2 * place.ranks)
+    data = Data(images_of(small), source=images_of(small))
+    in_one_call(method.make_update(small, method.make_networks(small), data, ranks))(small.steps - 1, 1)
+    before = resident_gb()
     networks = method.make_networks(point)
     update = method.make_update(point, networks, Data(images_of(point), source=images_of(point)), ranks)
     # A network that grows has its full size in the end.
@@ -234,7 +235,11 @@ def _carried_out(graph: Any) -> list[Any]:
 
 
 def _held_at_once(ops: list[Any]) -> float:
-    """The most bytes of tensors that a later backward pass still takes, one operation after another."""
+    """The most bytes of tensors that a later backward pass still takes, one operation after another.
+
+    An operation is of the pass that its name tells, or of a later one whose results it takes: each gradient
+    of a tape has ``gradient_tape`` in its name, once more for each tape within that tape.
+    """
     place = {op: n for n, op in enumerate(ops)}
     passes: dict[Any, int] = {}  # 0 forward, 1 backward, 2 backward through slopes
     of_data: dict[Any, bool] = {}  # and not of weights alone, as in an optimizer
@@ -244,9 +249,7 @@ def _held_at_once(ops: list[Any]) -> float:
         of_data[op] = op.type == "Placeholder" or (
             op.type != "ReadVariableOp" and any(of_data[source] for source in before)
         )
-        # What a gradient carries out once more waits for that gradient; what comes after it, for several.
-        awaited = op.control_inputs if of_data[op] and len(op.control_inputs) == 1 else []
-        passes[op] = max([op.name.count("gradient_tape"), *(passes.get(o, 0) for o in (*before, *awaited))])
+        passes[op] = max([op.name.count("gradient_tape"), *(passes[source] for source in before)])
         for tensor in op.inputs:
             while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
                 tensor = tensor.op.inputs[tensor.value_index]  # the same memory
@@ -418,11 +421,11 @@ def matrix_gflops() -> float:
     return 3 * 2e-9 * MATRIX**3 / (time.perf_counter() - start)
 
 
-def point_of(preset: str, size: int, args: argparse.Namespace) -> Point:
+def point_of(preset: str, size: int, args: argparse.Namespace, batch_size: int | None = None) -> Point:
     values = {
         "preset": preset,
         "image_size": size,
-        "batch_size": args.batch_size,
+        "batch_size": batch_size or args.batch_size,
         "compute_dtype": args.compute_dtype,
     }
     return resolve_point(values)

@@ -136,6 +136,37 @@ def test_training_against_the_notebook_and_the_matrix_rate(tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 0
 
 
+@pytest.mark.parametrize("penalized", [False, True])
+def test_held_memory_is_what_backward_passes_take_from_forward_ones(monkeypatch, penalized):
+    import tensorflow as tf
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from training import counted
+
+    n, units = 6, 50
+    first, second = tf.Variable(tf.ones((3, units))), tf.Variable(tf.ones((units, 1)))
+    x = tf.Variable(tf.ones((n, 3)))
+
+    def update(step):
+        with tf.GradientTape() as tape:
+            images = x * tf.cast(step, tf.float32)
+            with tf.GradientTape() as inner:
+                inner.watch(images)
+                hidden = tf.tanh(images @ first)
+                value = tf.reduce_sum((hidden @ second) ** 2)
+            if penalized:
+                value = tf.reduce_sum(inner.gradient(value, images) ** 2)
+        for variable, slope in zip((first, second), tape.gradient(value, (first, second)), strict=True):
+            variable.assign_sub(slope)
+
+    _, held = counted(update)
+    images, hidden, scores = 4 * n * 3, 4 * n * units, 4 * n
+    if not penalized:
+        assert held * 1e9 == pytest.approx(images + hidden + scores)
+    else:  # and the gradients by scores, by hidden units before and behind tanh, and by images
+        assert held * 1e9 == pytest.approx(2 * images + 3 * hidden + 2 * scores)
+
+
 @pytest.mark.slow
 def test_recipes_are_compared_seed_by_seed_along_their_training(make_dataset, make_run, tmp_path):
     import keras
