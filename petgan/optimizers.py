@@ -17,8 +17,31 @@ class RMSprop(keras.optimizers.RMSprop):
         v <- v - (1 - rho) (v - g^2)
         weight <- weight - learning_rate g / sqrt(v + epsilon)
 
-    The study's `gan` has 51 million weights in one layer at 224 pixels: three arrays are 0.6 GB.
+    The study's `gan` has 51 million weights in one layer at 224 pixels: three arrays are 0.6 GB. A gradient
+    whose square overflows makes its weight NaN, which the watch sees; Keras' stops its weight for good.
+
+    Parameters
+    ----------
+    learning_rate : float or schedule
+    rho : float
+        In [0, 1): how slowly the mean square follows (Tieleman and Hinton 2012: 0.9).
+    epsilon : float
+        Positive.
+    **kwargs
+        Of `keras.Optimizer`, such as ``clipvalue``.
     """
+
+    def __init__(
+        self,
+        learning_rate: Any = 0.001,
+        rho: float = 0.9,
+        epsilon: float = 1e-7,
+        name: str = "rmsprop",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(learning_rate=learning_rate, rho=rho, epsilon=epsilon, name=name, **kwargs)
+        if self.momentum or self.centered:
+            raise ValueError("this RMSprop has neither momentum nor centering: take Keras' own")
 
     def update_step(self, gradient: Any, variable: keras.Variable, learning_rate: Any) -> None:
         rate, gradient = ops.cast(learning_rate, variable.dtype), ops.cast(gradient, variable.dtype)

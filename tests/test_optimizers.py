@@ -70,6 +70,12 @@ def test_rmsprop_is_that_of_keras():
     assert type(make_optimizer(point_of(optimizer="rmsprop"), [variable], 0.01)) is RMSprop
 
 
+@pytest.mark.parametrize("option", [{"momentum": 0.5}, {"centered": True}])
+def test_rmsprop_refuses_what_it_does_not_do(option):
+    with pytest.raises(ValueError, match="Keras' own"):
+        RMSprop(0.01, **option)
+
+
 def test_it_comes_back_from_its_configuration():
     again = keras.optimizers.deserialize(keras.optimizers.serialize(SCRMSprop(0.5, 0.7, 0.2, 0.3)))
     assert (type(again), again.gamma, again.xi_1, again.xi_2) == (SCRMSprop, 0.7, 0.2, 0.3)

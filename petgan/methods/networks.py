@@ -185,9 +185,28 @@ def with_penalty(
     weight: float,
     penalty: Callable[[], tf.Tensor],
 ) -> tuple[list[tf.Tensor], tf.Tensor]:
-    """Gradients of a loss plus `weight` times a penalty, and the penalty, of the loss' `gradients`.
+    """Add the gradients of a penalty to those of a loss, once their backward pass has given back its memory.
 
-    The penalty's passes come after the loss' backward pass has given back its memory.
+    (XLA has an order of its own.)
+
+    Parameters
+    ----------
+    optimizer : keras.Optimizer
+        By which losses are scaled.
+    variables : sequence of keras.Variable
+    gradients : sequence of tf.Tensor
+        One a variable, none of them None, of the loss as ``optimizer.scale_loss`` scales it.
+    weight : float
+        Of the penalty in the sum.
+    penalty : callable
+        Carries out the penalty's forward pass; a float32 scalar.
+
+    Returns
+    -------
+    gradients : list of tf.Tensor
+        Of the scaled sum, shapes and dtypes as given.
+    penalty : tf.Tensor
+        Its value, neither weighted nor scaled.
     """
     with tf.control_dependencies(gradients), tf.GradientTape() as tape:
         value = penalty()
@@ -199,7 +218,7 @@ def with_penalty(
 def all_gradients(
     tape: tf.GradientTape, loss: tf.Tensor, variables: Sequence[keras.Variable]
 ) -> list[tf.Tensor]:
-    """Those of all variables: 0 of one that has no part in the loss, such as a last bias in a slope."""
+    """Gradients of `loss`: zeros for a variable that has no part in it, as a last bias in a penalty."""
     # TensorFlow's own UnconnectedGradients.ZERO fails on variables of Keras.
     return [
         tf.zeros(variable.shape, variable.dtype) if gradient is None else gradient
@@ -228,7 +247,8 @@ def update_part(
     optimizer = networks[f"{part}_optimizer"]
     means, metrics = averaged(ranks, gradients, metrics)
     norm = gradient_norm(means, optimizer)
-    with tf.control_dependencies([norm]):  # so that the update may overwrite the gradients
+    # Only then the update: it may overwrite the gradients, and change the scale that the norm is freed of.
+    with tf.control_dependencies([norm]):
         optimizer.apply(means, variables)
     return metrics | {f"{part[0]}_gradient": norm}
 

@@ -11,7 +11,6 @@ from petgan.models.layers import BatchNormalization, GroupNormalization, LeakyRe
 from petgan.models.spectral import SpectralConv2D, SpectralDense
 
 GROUPS = 8
-SLOPE = 0.2  # of the leaky ReLU, in all networks of the study
 
 
 def normalize(x: keras.KerasTensor, kind: str, momentum: float) -> keras.KerasTensor:
@@ -53,7 +52,7 @@ def activate(x: keras.KerasTensor, chosen: str | None, published: str) -> keras.
     name = chosen or published
     if name == "relu":
         return layers.ReLU()(x)
-    return LeakyReLU(SLOPE)(x) if name == "leaky_relu" else layers.Activation(name)(x)
+    return LeakyReLU()(x) if name == "leaky_relu" else layers.Activation(name)(x)
 
 
 def wide(filters: int, width: float) -> int:

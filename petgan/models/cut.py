@@ -11,6 +11,7 @@ from keras import layers
 
 from petgan.config import Point
 from petgan.errors import ConfigError
+from petgan.models.layers import LeakyReLU
 
 GENERATOR_FILTERS = (32, 64, 128)  # published: 64, 128, 256
 BLOCKS = 4  # published: 9
@@ -18,7 +19,6 @@ DISCRIMINATOR_LAYERS = ((32, 2), (64, 2), (128, 2), (256, 1))  # filters, stride
 DISCRIMINATOR_KERNEL = 4
 HEAD_UNITS = 64  # published: 256
 OUTER_KERNEL = 7
-SLOPE = 0.2
 EPSILON = 1e-5
 
 
@@ -96,7 +96,7 @@ def _discriminator(size: int) -> keras.Model:
         x = layers.Conv2D(channels, DISCRIMINATOR_KERNEL, **options)(x)
         if number:
             x = _normalization()(x)
-        x = layers.LeakyReLU(SLOPE)(x)
+        x = LeakyReLU()(x)
     x = layers.Conv2D(1, DISCRIMINATOR_KERNEL, padding="same")(x)
     return keras.Model(image, x, name="discriminator")
 

@@ -1,4 +1,4 @@
-"""Layers that see the global batch: dropout drawn by (seed, step, position), statistics over all ranks."""
+"""Layers that see the global batch, in dropout and statistics, and that hold little for their gradients."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ import tensorflow as tf
 from petgan.draws import halves
 from petgan.models import fused
 from petgan.models.spectral import SpectralConv2D, SpectralDense
+
+SLOPE = 0.2  # of the leaky ReLU below 0, in every paper that a preset follows
 
 
 @dataclass(frozen=True)
@@ -75,19 +77,9 @@ class Dropout(keras.layers.Dropout):
             seed = segment.seed + tf.constant([0, stream.drawn], tf.int64)
             masks.append(halves(shape, seed, segment.offset * units) >= left_out)
         stream.drawn += 1
-        return _thinned(inputs, tf.concat(masks, axis=0), 2**16 / (2**16 - left_out))
-
-
-def _thinned(values: tf.Tensor, kept: tf.Tensor, factor: float) -> tf.Tensor:
-    """`values` * `factor` where `kept`, else 0, of any order of slope; until then `kept` is held as bytes."""
-
-    @tf.custom_gradient
-    def thin(values: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        with tf.control_dependencies([values]):  # or TensorFlow would cast once, and hold the floats
-            mask = tf.cast(kept, values.dtype) * tf.constant(factor, values.dtype)
-        return values * mask, thin
-
-    return thin(values)
+        scale = tf.constant(2**16 / (2**16 - left_out), inputs.dtype)
+        # Not a product with the mask: the backward pass would hold it as floats.
+        return tf.where(tf.concat(masks, axis=0), inputs * scale, tf.zeros((), inputs.dtype))
 
 
 Gather = Callable[[tf.Tensor], tf.Tensor]
@@ -200,27 +192,42 @@ class MinibatchStd(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable("petgan")
-def leaky_relu(x: tf.Tensor, negative_slope: float = 0.2) -> tf.Tensor:
-    """The leaky ReLU, of any order of slope.
+def leaky_relu(x: tf.Tensor, negative_slope: float = SLOPE) -> tf.Tensor:
+    """max(x, negative_slope x), which can be differentiated any number of times.
 
-    TensorFlow's own adds zeros to the slope of a slope, as large as `x`, and keeps them in memory for each
-    time that a gradient penalty passes a layer.
+    TensorFlow's own adds zeros, as large as `x`, to the gradient of a gradient, and keeps them in memory for
+    each layer that a gradient penalty passes.
+
+    Parameters
+    ----------
+    x : tf.Tensor, floating, of any shape
+    negative_slope : float
+        In [0, 1].
+
+    Returns
+    -------
+    tf.Tensor
+        Of the shape and dtype of `x`.
     """
 
     @tf.custom_gradient
-    def times_slope(upper: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return tf.raw_ops.LeakyReluGrad(gradients=upper, features=x, alpha=negative_slope), times_slope
+    def backward(upstream: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        # Linear in `upstream`, and so its own gradient; with respect to x that is 0, but at 0.
+        return tf.raw_ops.LeakyReluGrad(gradients=upstream, features=x, alpha=negative_slope), backward
 
     @tf.custom_gradient
-    def rectified(x: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
-        return tf.nn.leaky_relu(x, negative_slope), times_slope
+    def forward(inputs: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
+        return tf.nn.leaky_relu(inputs, negative_slope), backward
 
-    return rectified(x)
+    return forward(x)
 
 
 @keras.saving.register_keras_serializable("petgan")
 class LeakyReLU(keras.layers.LeakyReLU):
-    """Keras' own layer with the `leaky_relu` of here."""
+    """Keras' own layer with the `leaky_relu` of here, and its slope."""
+
+    def __init__(self, negative_slope: float = SLOPE, **kwargs: Any) -> None:
+        super().__init__(negative_slope, **kwargs)
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return leaky_relu(inputs, self.negative_slope)

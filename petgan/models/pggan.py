@@ -20,7 +20,7 @@ from petgan.models.layers import MinibatchStd, leaky_relu
 
 FILTERS = (64, 64, 64, 32, 16, 8)  # by level; published, from 8 to 256 pixels: 8 times as many
 PIXEL_NORM_EPSILON = 1e-8
-RECTIFIER = "leaky_relu"  # of the generator; Keras' slope is the published one, 0.2
+RECTIFIER = "leaky_relu"  # of the generator, whose export is plain Keras; slope 0.2, too
 
 
 def build(point: Point) -> tuple[keras.Model, keras.Model]:

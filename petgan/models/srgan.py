@@ -12,7 +12,7 @@ from keras import layers
 
 from petgan.config import Point
 from petgan.errors import ConfigError
-from petgan.models.layers import BatchNormalization
+from petgan.models.layers import BatchNormalization, LeakyReLU
 
 FACTOR = 4
 GENERATOR_FILTERS = 32  # published: 64
@@ -23,7 +23,6 @@ DISCRIMINATOR_LAYERS = (  # filters, stride; published: four times the filters
 DISCRIMINATOR_UNITS = 256  # published: 1024
 KERNEL = 3
 OUTER_KERNEL = 9
-SLOPE = 0.2
 MOMENTUM = 0.9
 
 
@@ -82,8 +81,8 @@ def _discriminator(image_size: int) -> keras.Model:
         x = layers.Conv2D(channels, KERNEL, strides=stride, padding="same")(x)
         if block > 0:
             x = BatchNormalization(momentum=MOMENTUM)(x)
-        x = layers.LeakyReLU(SLOPE)(x)
-    x = layers.LeakyReLU(SLOPE)(layers.Dense(DISCRIMINATOR_UNITS)(layers.Flatten()(x)))
+        x = LeakyReLU()(x)
+    x = LeakyReLU()(layers.Dense(DISCRIMINATOR_UNITS)(layers.Flatten()(x)))
     return keras.Model(image, layers.Dense(1, dtype=keras.config.floatx())(x), name="discriminator")
 
 

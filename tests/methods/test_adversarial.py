@@ -84,6 +84,20 @@ def test_the_critics_weights_stay_within_the_clip():
     assert max(float(np.abs(w.numpy()).max()) for w in networks.generator.trainable_variables) > 0.01
 
 
+@pytest.mark.parametrize(
+    ("preset", "option"), [("wgan-gp", {"gp_weight": 10.0}), ("gan", {"r1_weight": 5.0})], ids=["gp", "r1"]
+)
+def test_the_discriminator_follows_the_gradient_of_loss_and_penalty(preset, option, float64_without_graphs):
+    """To first order, a step against the gradient lowers the loss by the rate times its squared norm."""
+    rate = 1e-7
+    point = point_of(preset, **option, n_critic=1, dropout=0.0, optimizer="sgd", beta_1=None, beta_2=None,
+                     gradient_clip=None, discriminator_learning_rate=rate, learning_rate=1e-15)  # fmt: skip
+    update = make_update(point, make_networks(point), Data(IMAGES))
+    before, after = (update(tf.constant(0)) for _ in range(2))  # of the same images and draws
+    fallen = float(before["d_loss"] - after["d_loss"])
+    assert fallen == pytest.approx(rate * float(before["d_gradient"]) ** 2, rel=1e-3)
+
+
 def test_the_generator_waits_for_n_critic_turns():
     networks, _ = trained(point_of("wgan", n_critic=3), steps=2)
     assert int(networks.discriminator_optimizer.iterations) == 6
@@ -294,8 +308,10 @@ def test_probabilities_are_not_taken_for_scores():
         raw_scores(keras.Model(image, ends_in_probability))
 
 
-def test_xla_gives_what_the_plain_graph_gives():
-    point = point_of("dcgan", batch_size=4, discriminator_width=0.125, optimizer="sgd", learning_rate=1e-3)
+@pytest.mark.parametrize("preset", ["dcgan", "wgan-gp"])
+def test_xla_gives_what_the_plain_graph_gives(preset):
+    other = {"beta_1": None, "beta_2": None, "n_critic": 1} if preset == "wgan-gp" else {}
+    point = point_of(preset, discriminator_width=0.125, optimizer="sgd", learning_rate=1e-3, **other)
     ends = []
     for jit in (False, True):
         networks = make_networks(point)

@@ -1,4 +1,4 @@
-"""Optimizers and averages, each against its own formula."""
+"""Optimizers, penalties and averages, each against its own formula."""
 
 from __future__ import annotations
 
@@ -8,9 +8,18 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import ancestors
 
 from petgan.config import OPTIMIZERS, OPTIMIZERS_WITH_BETAS, resolve_point
-from petgan.methods.networks import averaged_copy, make_optimizer, update_average
+from petgan.distributed import ALONE
+from petgan.methods.networks import (
+    Networks,
+    averaged_copy,
+    make_optimizer,
+    update_average,
+    update_part,
+    with_penalty,
+)
 
 
 def point_of(**values):
@@ -70,6 +79,55 @@ def test_every_optimizer_moves_the_weights(name):
     optimizer.apply([tf.ones((3, 3))], [variable])
     assert np.isfinite(variable.numpy()).all()
     assert (variable.numpy() != 1).all()
+
+
+def sgd(scale=None, **options):
+    """Plain, or with a loss scale as float16 has."""
+    optimizer = keras.optimizers.SGD(0.5)
+    if scale is not None:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=scale, **options)
+    return optimizer
+
+
+@pytest.mark.parametrize("scale", [None, 8.0])
+def test_a_penaltys_gradients_are_added_with_their_weight_and_scale(scale):
+    start = np.random.default_rng(0).normal(size=5).astype("float32")
+    weight, apart = keras.Variable(start), keras.Variable(start)
+    optimizer = sgd(scale)
+    optimizer.build([weight, apart])
+    with tf.GradientTape() as tape:
+        scaled = optimizer.scale_loss(tf.reduce_sum(weight**2 + apart**2))
+    gradients = tape.gradient(scaled, [weight.value, apart.value])
+    (of_both, of_loss), penalty = with_penalty(
+        optimizer, [weight, apart], gradients, 10.0, lambda: tf.reduce_sum(weight**3)
+    )
+    assert of_both.numpy() == pytest.approx((scale or 1) * (2 * start + 10 * 3 * start**2), rel=1e-5)
+    assert of_loss.numpy() == pytest.approx((scale or 1) * 2 * start)
+    assert float(penalty) == pytest.approx((start**3).sum(), rel=1e-5)
+
+
+def test_a_penalty_begins_when_the_losss_gradients_are_there():
+    weight, optimizer = keras.Variable(np.ones(5, "float32")), sgd()
+    optimizer.build([weight])
+
+    @tf.function
+    def turn():
+        gradients = [tf.multiply(weight, 2.0, name="of_loss")]
+        with_penalty(optimizer, [weight], gradients, 1.0, lambda: tf.reduce_sum(tf.square(weight, "inner")))
+
+    graph = turn.get_concrete_function().graph
+    of_loss, inner = (graph.get_operation_by_name(name) for name in ("of_loss", "inner"))
+    assert of_loss in ancestors(inner)
+
+
+def test_the_norm_of_gradients_is_without_the_scale_that_an_update_changes():
+    variable, optimizer = keras.Variable(np.zeros(2, "float32")), sgd(8.0, dynamic_growth_steps=1)
+    optimizer.build([variable])
+    networks = Networks(generator_optimizer=optimizer)
+    metrics = update_part(networks, "generator", [variable], [tf.constant([24.0, 32.0])], {}, ALONE)
+    assert float(metrics["g_gradient"]) == 5
+    assert float(optimizer.dynamic_scale) == 16
+    assert variable.numpy() == pytest.approx([-1.5, -2.0])
 
 
 def test_the_average_follows_its_recurrence():

@@ -34,6 +34,17 @@ PUBLISHED = {
 }
 
 
+def carried_out(graph):
+    """The operations that its outputs hang on."""
+    waiting, found = [tensor.op for tensor in graph.outputs], set()
+    while waiting:
+        op = waiting.pop()
+        if op not in found:
+            found.add(op)
+            waiting += [tensor.op for tensor in op.inputs]
+    return found
+
+
 def counts(model):
     return model.count_params(), sum(int(np.prod(w.shape)) for w in model.trainable_weights)
 
@@ -147,6 +158,22 @@ def test_the_slopes_of_dropout_are_its_mask_times_theirs():
     assert second.gradient(squares, outer).numpy() == pytest.approx(2 * outer.numpy() * mask**2, rel=1e-6)
 
 
+def test_dropout_holds_its_mask_as_bytes():
+    dropout = Dropout(0.4)
+
+    @tf.function
+    def slope(x):
+        with tf.GradientTape() as tape, dropout_stream(Segment(SEED, 0)):
+            tape.watch(x)
+            value = tf.reduce_sum(dropout(x, training=True))
+        return tape.gradient(value, x)
+
+    graph = slope.get_concrete_function(tf.TensorSpec((4, 50))).graph
+    backward = [op for op in carried_out(graph) if "gradient_tape" in op.name]
+    taken = [t for op in backward for t in op.inputs if t.op not in backward]
+    assert {t.dtype for t in taken if t.shape == (4, 50)} == {tf.bool}
+
+
 def test_a_rank_leaves_out_what_one_process_would():
     x = tf.random.stateless_normal((12, 5, 5, 3), (1, 2))
     whole = dropped(Dropout(0.3), x)
@@ -162,10 +189,14 @@ def test_dropout_does_nothing_in_inference():
 # --- leaky ReLU ---------------------------------------------------------------------------------
 
 
-def test_leaky_relu_and_its_slopes_are_those_of_tensorflow():
-    x, outer = tf.random.stateless_normal((2, 6, 50), (1, 2))
-    found = []
-    for rectify in (LeakyReLU(0.2), leaky_relu, lambda x: tf.nn.leaky_relu(x, 0.2)):
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("mode", ["eager", "graph", "xla"])
+@pytest.mark.parametrize("layer", [False, True])
+def test_leaky_relu_and_its_slopes_are_those_of_a_product(layer, mode, dtype):
+    x, outer = (tf.cast(t, dtype) for t in tf.random.stateless_normal((2, 6, 50), (1, 2)))
+    rectify = LeakyReLU(dtype=dtype) if layer else leaky_relu
+
+    def of_all_orders(x, outer):
         with tf.GradientTape() as second:
             second.watch(outer)
             with tf.GradientTape() as first:
@@ -173,11 +204,18 @@ def test_leaky_relu_and_its_slopes_are_those_of_tensorflow():
                 y = rectify(x)
                 value = tf.reduce_sum(outer * y)
             slope = first.gradient(value, x)
-            squares = tf.reduce_sum(slope**3)
-        found.append([t.numpy() for t in (y, slope, second.gradient(squares, outer))])
-    *ours, theirs = found
-    for mine in ours:
-        assert all((a == b).all() for a, b in zip(mine, theirs, strict=True))
+            squares = tf.reduce_sum(slope**2)
+        return y, slope, second.gradient(squares, outer)
+
+    if mode != "eager":
+        of_all_orders = tf.function(of_all_orders, jit_compile=mode == "xla")
+    found = of_all_orders(x, outer)
+    assert {t.dtype for t in found} == {x.dtype}
+    x, outer = (t.numpy().astype("float64") for t in (x, outer))
+    factor = np.where(x > 0, 1, 0.2)
+    digits = {"float32": 1e-6, "bfloat16": 2**-6, "float16": 2**-9}[dtype]
+    for ours, expected in zip(found, (factor * x, factor * outer, 2 * factor**2 * outer), strict=True):
+        assert ours.numpy().astype("float64") == pytest.approx(expected, rel=digits, abs=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -195,13 +233,7 @@ def test_the_slope_of_a_leaky_slope_takes_no_zeros_as_large_as_the_images(rectif
         return second.gradient(squares, x)
 
     graph = penalty.get_concrete_function(tf.TensorSpec((4, 9))).graph
-    waiting, carried_out = [tensor.op for tensor in graph.outputs], set()
-    while waiting:
-        op = waiting.pop()
-        if op not in carried_out:
-            carried_out.add(op)
-            waiting += [tensor.op for tensor in op.inputs]
-    constants = [op for op in carried_out if op.type == "Const" and op.outputs[0].shape == (4, 9)]
+    constants = [op for op in carried_out(graph) if op.type == "Const" and op.outputs[0].shape == (4, 9)]
     assert len(constants) == zeros
 
 
