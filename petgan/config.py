@@ -25,7 +25,7 @@ from petgan.errors import ConfigError, DatasetError
 from petgan.policies import ENLARGEMENTS, normal_policy
 from petgan.presets import PRESETS
 
-RESULT_VERSION = 5  # raised whenever the same point gives other weights than before
+RESULT_VERSION = 6  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
 
 # Keras' optimizers by their lower-case name, which a test compares with Keras itself, and petgan's own.
@@ -347,6 +347,12 @@ def complete_point(values: Mapping[str, Any]) -> Point:
                     allowed=f"with {', '.join(OPTIMIZERS_WITH_BETAS)} only",
                 )
             merged[key] = None
+    # What a recipe sets goes where the point's own settings leave it without meaning.
+    if merged.get("loss") == "wasserstein" and "ada_target" in merged and "ada_target" not in values:
+        merged["ada_target"] = None
+    for key, other in DEPENDENT_FIELDS:
+        if key in merged and key not in values and merged[other] == default_of(other):
+            merged[key] = default_of(key)
     point = validated(Point, merged)
     unknown = set(point.quirks) - set(preset.quirks)
     if unknown:

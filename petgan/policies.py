@@ -22,7 +22,10 @@ TRANSFORMATIONS.add("color", "petgan.methods.augment:color")
 #: What always happens to the images may leak into what the generator makes; a policy therefore only
 #: changes what carries no meaning.
 #:
-#: - Both: translation, as a patient's place in the field varies anyway.
+#: - Mammograms: translation, as a patient's place in the field varies anyway.
+#: - PET: nothing. On phantom PET (308 images of 32 pixels, 4,000 steps), whose breasts lie in the middle of
+#:   every image, translation leaked: generated breasts were smeared into crosses. The same networks without
+#:   it had a sliced Wasserstein distance of 31 and not 52, and as good a KID (one seed).
 #: - Neither has cutout: its straight edges leaked. On 120 mammograms of 32 pixels, 4,000 steps, one seed, a
 #:   DCGAN drew faint lines across the breasts, and its KID was 136 with it and 29 without (times 1e-6).
 #: - PET: no color. A grey value is an uptake (SUV) and black is none: neither may move. Exposure, film and
@@ -30,7 +33,7 @@ TRANSFORMATIONS.add("color", "petgan.methods.augment:color")
 #: - Neither is mirrored: the heart is on the left, and an ingest may have turned all breasts to one side.
 #:   No transformation turns: the pectoral muscle of an MLO view is on top, and the chest wall is straight.
 #: - Neither is scaled: that blurs the texture, which is PET's noise, and microcalcifications.
-POLICIES = {"pet": ("translation",), "mammogram": ("translation",)}
+POLICIES: dict[str, tuple[str, ...]] = {"pet": (), "mammogram": ("translation",)}
 
 #: Ways of `petgan.enlarge`; ``combination`` is all the others, one after another, in this order.
 ENLARGEMENTS: Registry[str] = Registry("enlargement")

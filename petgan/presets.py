@@ -91,7 +91,7 @@ _WASSERSTEIN = {
     "normalization": "none",
 }
 
-# The study's own; what holds a discriminator back; and what holds it back where images are few.
+# The study's own; a discriminator that is held back; and images that are moved as soon as it knows them.
 _RECIPES: dict[str, Mapping[str, Any]] = {
     "thesis": {},
     "stable": {
@@ -106,12 +106,12 @@ _RECIPES: dict[str, Mapping[str, Any]] = {
     },
     "few-shot": {
         "augment": "auto",
-        "discriminator_width": 0.5,
+        "ada_target": 0.6,
         "generator_decay": 5e-4,
         "discriminator_decay": 5e-4,
     },
 }
-# A critic is held back by its own constraint.
+# The sign of a critic's score says nothing: its images are always moved.
 _WASSERSTEIN_RECIPES: dict[str, Mapping[str, Any]] = {"thesis": {}, "few-shot": {"augment": "auto"}}
 
 PRESETS.add(

@@ -121,11 +121,19 @@ def test_every_fills_in_a_tenth_of_the_run():
 def test_a_recipe_sets_several_fields_and_what_is_given_wins():
     values = {"preset": "dcgan", "image_size": 16}
     few = resolve_point({**values, "recipe": "few-shot"})
-    assert (few.recipe, few.augment, few.discriminator_width) == ("few-shot", "auto", 0.5)
+    assert (few.recipe, few.augment, few.ada_target) == ("few-shot", "auto", 0.6)
     stable = {**values, "recipe": "stable"}
     assert (resolve_point(stable).optimizer, resolve_point(stable).beta_1) == ("adam", 0.5)
     own = resolve_point({**stable, "learning_rate": 1e-5, "optimizer": "rmsprop"})
     assert (own.learning_rate, own.optimizer, own.beta_1, own.loss) == (1e-5, "rmsprop", None, "hinge")
+
+
+@pytest.mark.parametrize("own", [{"augment": "none"}, {"loss": "wasserstein"}])
+def test_what_a_recipe_sets_goes_where_it_would_say_nothing(own):
+    values = {"preset": "dcgan", "image_size": 16, "recipe": "few-shot", **own}
+    assert resolve_point(values).ada_target is None
+    with pytest.raises(ConfigError, match="ada_target"):
+        resolve_point({**values, "ada_target": 0.6})
 
 
 def test_the_thesis_recipe_is_the_preset_as_published():

@@ -140,6 +140,7 @@ class _Adversarial:
         self._feed = make_feed(data.images, point, self._share, point.n_critic)
         self._scores = raw_scores(networks.discriminator)
         self._policy = policy_of(point.augment, data.modality)
+        self._ada_target = point.ada_target if self._policy else None
         assert point.loss is not None and point.latent_size is not None  # noqa: S101, PT018
         self._discriminator_loss, self._generator_loss = LOSSES[point.loss]
         self._latent_size = point.latent_size
@@ -179,7 +180,7 @@ class _Adversarial:
                     real_scores, fake_scores, state.mean_real, state.mean_fake
                 )
                 loss += point.lecam_weight * metrics["lecam_penalty"]
-            if point.ada_target is not None:
+            if self._ada_target is not None:
                 metrics["d_sign"] = overfitting(real_scores, UNDECIDED[str(point.loss)])
             scaled = optimizer.scale_loss(loss)
         variables = discriminator.trainable_variables
@@ -227,10 +228,10 @@ class _Adversarial:
             keep = tf.minimum(LECAM_DECAY, (1 + t) / (10 + t))
             for mean, score in ((networks.state.mean_real, "d_real"), (networks.state.mean_fake, "d_fake")):
                 mean.assign(keep * mean + (1 - keep) * tf.cast(metrics[score], "float32"))
-        if point.ada_target is not None:
+        if self._ada_target is not None:
             probability = networks.state.augment_probability
             metrics["augment_probability"] = tf.identity(probability)
-            probability.assign(adjust(probability, metrics.pop("d_sign"), point.ada_target, point.batch_size))
+            probability.assign(adjust(probability, metrics.pop("d_sign"), self._ada_target, point.batch_size))
 
     # --- passes ---------------------------------------------------------------------------------
 
@@ -250,7 +251,7 @@ class _Adversarial:
         if not self._policy:
             return images
         point = self._point
-        probability = None if point.ada_target is None else self._networks.state.augment_probability.value
+        probability = None if self._ada_target is None else self._networks.state.augment_probability.value
         seed = seed_for(point.seed, step, draw, turn)
         return augment(images, self._policy, seed, self._share.start, point.batch_size, probability)
 

@@ -54,7 +54,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "penalty": {"preset": "wgan-gp", "n_critic": 1, "normalization": "layer", "minibatch_std": True},
 }
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
-DATA = Data(IMAGES, "pet", source=IMAGES[::-1].copy())
+DATA = Data(IMAGES, "mammogram", source=IMAGES[::-1].copy())
 
 
 def point_of(preset):

@@ -242,6 +242,15 @@ def test_adaptive_augmentation_starts_with_none_and_rises_while_real_images_are_
     assert np.diff(probabilities) == pytest.approx([4 / IMAGES_TO_FULL] * 3)
 
 
+def test_where_nothing_is_changed_no_strength_is_controlled():
+    point = point_of(augment="auto", ada_target=0.01, discriminator_width=0.125)
+    metrics = {
+        modality: make_update(point, make_networks(point), Data(IMAGES, modality=modality))(tf.constant(0))
+        for modality in ("pet", "mammogram")
+    }
+    assert {m for m, found in metrics.items() if "augment_probability" in found} == {"mammogram"}
+
+
 @pytest.mark.parametrize("preset", ["gan", "dcgan", "wgan-gp"])
 @pytest.mark.parametrize(("precision", "bound"), [("bfloat16", 2**-8), ("float16", 2**-11)])
 def test_reduced_precision_stays_near_float32_and_keeps_float32_weights(preset, precision, bound):
