@@ -9,6 +9,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from graphs import ancestors
 
 from petgan.errors import ConfigError
 from petgan.models import build
@@ -36,13 +37,7 @@ PUBLISHED = {
 
 def carried_out(graph):
     """The operations that its outputs hang on."""
-    waiting, found = [tensor.op for tensor in graph.outputs], set()
-    while waiting:
-        op = waiting.pop()
-        if op not in found:
-            found.add(op)
-            waiting += [tensor.op for tensor in op.inputs]
-    return found
+    return {op for tensor in graph.outputs for op in (tensor.op, *ancestors(tensor.op))}
 
 
 def counts(model):
