@@ -4,12 +4,12 @@
 
 For each preset: updates a second (one of the generator and ``n_critic`` of the discriminator), images a
 second that the discriminator sees, the rate of the step's convolutions and matrix products as a share of
-float32 matrix products in the same processes, and how many times the steps of the notebook loop: ``predict``
+matrix products in the same processes, and how many times the steps of the notebook loop: ``predict``
 and ``train_on_batch`` twice, or Keras' published WGAN-GP.
 
-Peak memory is resident memory beyond that of the same process after an update at 32 pixels, batch 2. Held
-is what backward passes take from forward ones, the weights, the optimizers' state and the largest set of
-gradients.
+Peak memory is what the process takes beyond what it has after an update at 32 pixels, batch 2: resident
+memory, or the GPU's. Held is what backward passes take from forward ones, the weights, the optimizers'
+state and the largest set of gradients.
 
 Each figure is of a process of its own; petgan and the notebook take turns, and medians are printed. All
 use the same cores: several ranks share them. Ranks need Horovod: give the command in the image,
@@ -43,7 +43,7 @@ from petgan.presets import PRESETS
 from petgan.worker import import_quietly, use_cpus
 
 BLOCKS = 3
-MATRIX = 2048
+MATRIX, GPU_MATRIX = 2048, 8192
 TRAINING_IMAGES = 256
 CORES = len(os.sched_getaffinity(0))
 COLUMNS = (
@@ -161,7 +161,7 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     from petgan.methods.feed import Data
     from petgan.methods.networks import variables_of
     from petgan.place import Place
-    from petgan.trainer import in_one_call
+    from petgan.trainer import compiles, in_one_call
 
     place = Place.from_environment()
     use_cpus(max(1, CORES // place.ranks))
@@ -172,11 +172,12 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     small = point_of(point.preset, 32, args, batch_size=2 * place.ranks)
     data = Data(images_of(small), source=images_of(small))
     in_one_call(method.make_update(small, method.make_networks(small), data, ranks))(small.steps - 1, 1)
-    before = resident_gb()
+    before = memory_gb("current", "VmRSS:")
     networks = method.make_networks(point)
-    update = method.make_update(point, networks, Data(images_of(point), source=images_of(point)), ranks)
+    data = Data(images_of(point), source=images_of(point))
+    update = method.make_update(point, networks, data, ranks)
     # A network that grows has its full size in the end.
-    updates, count = in_one_call(update), itertools.count(point.steps - 1)
+    updates, count = in_one_call(update, compiles(data, ranks)), itertools.count(point.steps - 1)
 
     def steps(number: int) -> None:
         for step in itertools.islice(count, number):
@@ -184,8 +185,10 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
         float(metrics["g_loss"][0])
 
     # All ranks have to carry out equally many updates: the first of them says how many.
-    seconds, matrix = timed(steps, args.block_seconds, lambda mine: ranks.first_does(lambda: mine))
-    peak = peak_gb() - before
+    seconds, matrix = timed(
+        steps, args.block_seconds, point.compute_dtype, lambda mine: ranks.first_does(lambda: mine)
+    )
+    peak = memory_gb("peak", "VmHWM:") - before
     gflop, activations = counted(update)
     weights = sum(4e-9 * np.prod(v.shape) for part in networks.values() for v in variables_of(part))
     gradients = 4e-9 * max(
@@ -292,7 +295,7 @@ def notebook(args: argparse.Namespace) -> dict[str, float]:
         for _ in range(number):
             step()
 
-    seconds, matrix = timed(steps, args.block_seconds, lambda mine: mine)
+    seconds, matrix = timed(steps, args.block_seconds, point.compute_dtype, lambda mine: mine)
     return {"seconds": seconds, "matrix": matrix}
 
 
@@ -386,7 +389,7 @@ CHILDREN = {"petgan": petgan, "notebook": notebook}
 
 
 def timed(
-    steps: Callable[[int], None], block_seconds: float, agree: Callable[[int], int]
+    steps: Callable[[int], None], block_seconds: float, compute_dtype: str, agree: Callable[[int], int]
 ) -> tuple[float, float]:
     """Median seconds of a step, and the median matrix rate (GFLOP/s) measured between them."""
     steps(1)  # builds the graph
@@ -395,30 +398,29 @@ def timed(
     number = agree(max(1, round(block_seconds / (time.perf_counter() - start))))
     seconds, rates = [], []
     for _ in range(BLOCKS):
-        rates.append(matrix_gflops())
+        rates.append(matrix_gflops(compute_dtype))
         start = time.perf_counter()
         steps(number)
         seconds.append((time.perf_counter() - start) / number)
     return statistics.median(seconds), statistics.median(rates)
 
 
-def matrix_gflops() -> float:
-    """float32 matrix products: of TensorFlow on a GPU, of NumPy on this rank's cores without one."""
+def matrix_gflops(compute_dtype: str) -> float:
+    """Matrix products of a GPU in `compute_dtype`; without one NumPy's, float32, on this rank's cores."""
     import tensorflow as tf
 
-    a = np.random.default_rng(0).standard_normal((MATRIX, MATRIX), np.float32)
-    if tf.config.list_physical_devices("GPU"):
-        on_device = tf.constant(a)
-        float(tf.reduce_sum(on_device @ on_device))
-        start = time.perf_counter()
-        for _ in range(50):
-            product = on_device @ on_device
-        float(product[0, 0])
-        return 50 * 2e-9 * MATRIX**3 / (time.perf_counter() - start)
+    on_gpu = bool(tf.config.list_physical_devices("GPU"))
+    size, number = (GPU_MATRIX, 20) if on_gpu else (MATRIX, 3)
+    a = np.random.default_rng(0).standard_normal((size, size), np.float32)
+    matrix = tf.cast(a, compute_dtype) if on_gpu else a
+    if on_gpu:
+        (matrix @ matrix)[0, 0].numpy()  # which loads the library
     start = time.perf_counter()
-    for _ in range(3):
-        a @ a
-    return 3 * 2e-9 * MATRIX**3 / (time.perf_counter() - start)
+    for _ in range(number):
+        product = matrix @ matrix
+    if on_gpu:
+        product[0, 0].numpy()
+    return number * 2e-9 * size**3 / (time.perf_counter() - start)
 
 
 def point_of(preset: str, size: int, args: argparse.Namespace, batch_size: int | None = None) -> Point:
@@ -436,17 +438,14 @@ def images_of(point: Point) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def resident_gb() -> float:
-    return _status("VmRSS:")
+def memory_gb(on_gpu: str, resident: str) -> float:
+    """Memory of the GPU's that TensorFlow has given out, or of this process where there is none."""
+    import tensorflow as tf
 
-
-def peak_gb() -> float:
-    return _status("VmHWM:")
-
-
-def _status(key: str) -> float:
+    if tf.config.list_physical_devices("GPU"):
+        return 1e-9 * float(tf.config.experimental.get_memory_info("GPU:0")[on_gpu])
     lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith(key)).split()[1]) * 1024e-9
+    return int(next(line for line in lines if line.startswith(resident)).split()[1]) * 1024e-9
 
 
 def plot(rows: list[dict[str, Any]], path: Path) -> None:

@@ -29,6 +29,8 @@ class Draw(IntEnum):
     PATCHES = 11
 
 
+WORDS_IN_A_BLOCK = 4  # that Philox makes of one count
+
 assert len(Draw) <= 2**4  # noqa: S101 - the bits that `seed_for` has for them
 
 
@@ -36,7 +38,7 @@ def seed_for(seed: int, step: tf.Tensor | int, draw: Draw, turn: int) -> tf.Tens
     """The seed (2,) int64 of one draw in turn `turn` of update `step`.
 
     Its second number is the use's own place in step, turn, draw and layer (the last 8 bits, which
-    `dropout_stream` counts up), so that no two uses share a seed. TensorFlow scrambles it.
+    `dropout_stream` counts up), so that no two uses share a seed. It takes 59 bits.
     """
     place = ((tf.cast(step, tf.int64) * 2**16 + turn) * 2**4 + int(draw)) * 2**8
     return tf.stack([tf.constant(seed, tf.int64), place])
@@ -47,22 +49,31 @@ def bits(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:
 
     Floats are made of these, for XLA draws other floats than TensorFlow from the same seed.
     """
-    return tf.random.stateless_uniform(shape, seed, minval=None, maxval=None, dtype=tf.int32, alg="philox")
+    return tf.reshape(_words(math.prod(shape), seed, 0), shape)
 
 
 def halves(shape: tuple[int, ...], seed: tf.Tensor, start: int = 0) -> tf.Tensor:
     """Random uint16 over their whole range: the halves of `bits`, without the first `start` halves."""
     count = math.prod(shape)
-    block, before = divmod(start, 8)  # a count of Philox makes eight
-    key, counter = tf.raw_ops.StatelessRandomGetKeyCounter(seed=seed)
-    numbers = tf.raw_ops.StatelessRandomUniformFullIntV2(
-        shape=((before + count + 1) // 2,),
-        key=key,
-        counter=counter + tf.constant([block, 0], tf.uint64),
+    block, before = divmod(start, 2 * WORDS_IN_A_BLOCK)
+    numbers = _words((before + count + 1) // 2, seed, block)
+    return tf.reshape(tf.reshape(tf.bitcast(numbers, tf.uint16), (-1,))[before : before + count], shape)
+
+
+def _words(count: int, seed: tf.Tensor, block: int) -> tf.Tensor:
+    """Philox' int32 from a block on (Salmon 2011): the seed is its key and the upper half of its counter.
+
+    TensorFlow's own way from a seed to these two (StatelessRandomGetKeyCounter) takes, where XLA compiles it,
+    no more than the lower 32 bits of each number.
+    """
+    key, place = tf.unstack(tf.cast(seed, tf.uint64))
+    return tf.raw_ops.StatelessRandomUniformFullIntV2(
+        shape=(count,),
+        key=key[None],
+        counter=tf.stack([tf.constant(block, tf.uint64), place]),
         alg=tf.random.Algorithm.PHILOX.value,
         dtype=tf.int32,
     )
-    return tf.reshape(tf.reshape(tf.bitcast(numbers, tf.uint16), (-1,))[before : before + count], shape)
 
 
 def uniform(shape: tuple[int, ...], seed: tf.Tensor) -> tf.Tensor:

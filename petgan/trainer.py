@@ -87,7 +87,7 @@ def train(
         step = _start(run, config, networks, ranks)
         if ranks.any(session.stop_requested):
             raise Interrupted("stopped by a signal before its first step")
-        updates = in_one_call(method.make_update(point, networks, data, ranks), _compiles(data, ranks))
+        updates = in_one_call(method.make_update(point, networks, data, ranks), compiles(data, ranks))
         kind = _OutputBeside if on_gpu() else _Output
         output = kind(run, config, networks, data, session, score, step) if ranks.rank == 0 else None
 
@@ -157,7 +157,7 @@ def on_gpu() -> bool:
     return bool(tf.config.list_physical_devices("GPU"))
 
 
-def _compiles(data: Data, ranks: Alone) -> bool:
+def compiles(data: Data, ranks: Alone) -> bool:
     """Whether XLA may have the update: on a CPU it is slower, and it knows no collectives and no streams."""
     streams = any(not isinstance(images, np.ndarray | None) for images in (data.images, data.source))
     return on_gpu() and ranks.ranks == 1 and not streams

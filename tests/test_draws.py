@@ -58,8 +58,9 @@ def test_halves_are_those_of_the_bits_wherever_one_starts():
             assert (halves((count,), seed, start).numpy() == numbers[start : start + count]).all()
 
 
-def test_xla_draws_the_same():
-    seed = seed_for(3, 5, Draw.NOISE, 1)
+@pytest.mark.parametrize("step", [5, 16, 2**20, 2**31 - 1])  # seeds of up to 32 bits, and of more
+def test_xla_draws_the_same(step):
+    seed = seed_for(3, step, Draw.NOISE, 1)
     draws = {
         "bits": lambda: bits((7, 5), seed),
         "halves": lambda: halves((7, 5), seed, 11),

@@ -110,7 +110,7 @@ def test_what_a_thread_writes_beside_a_gpu_is_the_same(make_dataset, make_run, m
     run = make_run(dataset, "plain")
     train(run, brightness)
     monkeypatch.setattr(trainer, "on_gpu", lambda: True)
-    monkeypatch.setattr(trainer, "_compiles", lambda data, ranks: False)
+    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
     beside = make_run(dataset, "beside")
     train(beside, brightness)
     assert results(run) == results(beside)
@@ -123,7 +123,7 @@ def test_beside_a_gpu_a_generator_is_shown_what_it_is_shown_elsewhere(make_datas
     sheets = []
     for gpu in (False, True):
         monkeypatch.setattr(trainer, "on_gpu", lambda gpu=gpu: gpu)
-        monkeypatch.setattr(trainer, "_compiles", lambda data, ranks: False)
+        monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
         few = {"preset": "cut", "batch_size": 2, "steps": 2}
         run = make_run(make_dataset(), f"run-{gpu}", {"sample": 1}, source, **few)
         with Session(run) as session:
@@ -143,12 +143,12 @@ def test_xla_gets_no_update_that_streams_its_images(monkeypatch):
         (streamed, None, False),
         (resident, streamed, False),
     ):
-        assert trainer._compiles(Data(images, source=source), ALONE) == compiles
+        assert trainer.compiles(Data(images, source=source), ALONE) == compiles
 
 
 def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, monkeypatch):
     monkeypatch.setattr(trainer, "on_gpu", lambda: True)
-    monkeypatch.setattr(trainer, "_compiles", lambda data, ranks: False)
+    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
     run = make_run(make_dataset(), "broken")
 
     def broken(generator):

@@ -315,16 +315,3 @@ def test_probabilities_are_not_taken_for_scores():
     ends_in_probability = keras.layers.Dense(1, activation="sigmoid")(keras.layers.Flatten()(image))
     with pytest.raises(ConfigError, match="ends in scores"):
         raw_scores(keras.Model(image, ends_in_probability))
-
-
-@pytest.mark.parametrize("preset", ["dcgan", "wgan-gp"])
-def test_xla_gives_what_the_plain_graph_gives(preset):
-    other = {"beta_1": None, "beta_2": None, "n_critic": 1} if preset == "wgan-gp" else {}
-    point = point_of(preset, discriminator_width=0.125, optimizer="sgd", learning_rate=1e-3, **other)
-    ends = []
-    for jit in (False, True):
-        networks = make_networks(point)
-        update = tf.function(make_update(point, networks, Data(IMAGES)), autograph=False, jit_compile=jit)
-        ends.append([{k: float(v) for k, v in update(tf.constant(step)).items()} for step in range(2)])
-    for plain, xla in zip(*ends, strict=True):
-        assert xla == pytest.approx(plain, rel=1e-3, abs=1e-4)

@@ -19,6 +19,7 @@ from petgan.methods.feed import Data
 from petgan.methods.networks import variables_of
 from petgan.models import cut, gan, pggan, srgan, unet
 from petgan.presets import PRESETS
+from petgan.trainer import in_one_call
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (24, 16, 16, 1), dtype=np.uint8)
 DATA = Data(IMAGES, "mammogram", source=IMAGES[::-1].copy())
@@ -127,6 +128,19 @@ def test_in_half_precision_two_ranks_differ_by_the_rounding_of_their_sums(
     scale = max([1.0, *(abs(one[name]) for name in ("d_real", "d_fake") if name in one)])
     first = "d_loss" if "d_loss" in one else "g_loss"  # of the weights that nothing has changed yet
     assert two[first] == pytest.approx(one[first], abs=20 * digits * scale)
+
+
+@pytest.mark.parametrize(("preset", "recipe"), [*((p, None) for p in PRESETS), ("dcgan", "few-shot")])
+def test_xla_gives_what_the_plain_graph_gives(preset, recipe):
+    """Late updates too: their random numbers were once those of the first ones again."""
+    point, method = point_of(preset, recipe, optimizer="sgd", learning_rate=1e-4), method_of(preset)
+    ends = []
+    for compiled in (False, True):
+        networks = method.make_networks(point)
+        update = in_one_call(method.make_update(point, networks, DATA, ALONE), compiled)
+        ends.append([{k: float(v[0]) for k, v in update(step, 1).items()} for step in (0, 1, 20, 2**20)])
+    for plain, xla in zip(*ends, strict=True):
+        assert xla == pytest.approx(plain, rel=1e-3, abs=1e-4)
 
 
 @pytest.mark.parametrize("preset", PRESETS.names())
