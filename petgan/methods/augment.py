@@ -28,6 +28,8 @@ SCALE = 0.1  # logarithm: 0.9 to 1.1; bodies and fields of view differ by about 
 #: have 128,000 (4,000 steps of 32). After a quarter of them any strength can be reached, while a step of 32
 #: moves by 0.001: the noise of a batch's signs, up to 0.18, averages out over hundreds of steps.
 IMAGES_TO_FULL = 32_000
+# Above it, images that the augmentation made begin to leak into the generated ones (Karras 2020, section 2.2).
+MOST_PROBABLE = 0.8
 
 
 def augment(
@@ -87,7 +89,7 @@ def adjust(
 
     Parameters
     ----------
-    probability : scalar float32 in [0, 1]
+    probability : scalar float32 in [0, `MOST_PROBABLE`]
     sign_mean : scalar
         `overfitting` of the global batch: the mean over the ranks.
     target : float
@@ -96,7 +98,7 @@ def adjust(
         Real images that were judged, and in how many the probability goes from 0 to 1.
     """
     move = tf.sign(tf.cast(sign_mean, tf.float32) - target) * (batch_size / images_to_full)
-    return tf.clip_by_value(probability + move, 0.0, 1.0)
+    return tf.clip_by_value(probability + move, 0.0, MOST_PROBABLE)
 
 
 @dataclass

@@ -262,13 +262,12 @@ def test_a_discriminator_that_cannot_tell_overfits_to_nothing():
         assert float(overfitting(np.ones(8), undecided)) == 1
 
 
-def test_without_overfitting_it_stays_at_0_and_with_all_of_it_goes_to_1():
+def test_without_overfitting_it_stays_at_0_and_with_all_of_it_goes_to_where_leaks_begin():
     assert simulated(lambda p, step: 0 * p, steps=500).max() < 0.01
     assert adjust(tf.constant(0.0), tf.constant(0.59), 0.6, 32) == 0
     course = simulated(lambda p, step: 0 * p + 1, steps=1100)
     full = IMAGES_TO_FULL // 32
-    np.testing.assert_allclose(course[:full], np.arange(1, full + 1) / full, atol=1e-4)
-    assert (course[full + 1 :] == 1).all()
+    np.testing.assert_allclose(course, np.minimum(np.arange(1, 1101) / full, 0.8), atol=1e-4)
 
 
 def test_overfitting_is_the_mean_sign():
