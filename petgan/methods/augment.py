@@ -28,7 +28,7 @@ SCALE = 0.1  # logarithm: 0.9 to 1.1; bodies and fields of view differ by about 
 #: have 128,000 (4,000 steps of 32). After a quarter of them any strength can be reached, while a step of 32
 #: moves by 0.001: the noise of a batch's signs, up to 0.18, averages out over hundreds of steps.
 IMAGES_TO_FULL = 32_000
-# Above it, images that the augmentation made begin to leak into the generated ones (Karras 2020, section 2.2).
+#: The most probable: above it, augmented images leak into the generated ones (Karras 2020, section 2.2).
 MOST_PROBABLE = 0.8
 
 
