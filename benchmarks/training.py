@@ -409,16 +409,17 @@ def matrix_gflops(compute_dtype: str) -> float:
     """Matrix products of a GPU in `compute_dtype`; without one NumPy's, float32, on this rank's cores."""
     import tensorflow as tf
 
-    on_gpu = bool(tf.config.list_physical_devices("GPU"))
-    size, number = (GPU_MATRIX, 20) if on_gpu else (MATRIX, 3)
+    from petgan.trainer import on_gpu
+
+    size, number = (GPU_MATRIX, 20) if on_gpu() else (MATRIX, 3)
     a = np.random.default_rng(0).standard_normal((size, size), np.float32)
-    matrix = tf.cast(a, compute_dtype) if on_gpu else a
-    if on_gpu:
+    matrix = tf.cast(a, compute_dtype) if on_gpu() else a
+    if on_gpu():
         (matrix @ matrix)[0, 0].numpy()  # which loads the library
     start = time.perf_counter()
     for _ in range(number):
         product = matrix @ matrix
-    if on_gpu:
+    if on_gpu():
         product[0, 0].numpy()
     return number * 2e-9 * size**3 / (time.perf_counter() - start)
 
@@ -438,12 +439,14 @@ def images_of(point: Point) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
 
 
-def memory_gb(on_gpu: str, resident: str) -> float:
+def memory_gb(given_out: str, resident: str) -> float:
     """Memory of the GPU's that TensorFlow has given out, or of this process where there is none."""
     import tensorflow as tf
 
-    if tf.config.list_physical_devices("GPU"):
-        return 1e-9 * float(tf.config.experimental.get_memory_info("GPU:0")[on_gpu])
+    from petgan.trainer import on_gpu
+
+    if on_gpu():
+        return 1e-9 * float(tf.config.experimental.get_memory_info("GPU:0")[given_out])
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line for line in lines if line.startswith(resident)).split()[1]) * 1024e-9
 
