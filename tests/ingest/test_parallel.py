@@ -183,24 +183,27 @@ def environment():
 
 def test_ctrl_c_ends_the_caller_and_its_processes_and_no_process_speaks(tmp_path):
     (tmp_path / "script.py").write_text(INTERRUPTED)
-    script = subprocess.Popen(
+    with subprocess.Popen(
         [sys.executable, tmp_path / "script.py"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env=environment(),
         start_new_session=True,
-    )
-    assert script.stdout.readline() == "good\n"
-    os.killpg(script.pid, signal.SIGINT)  # as a terminal does: all of them at once
-    _, errors = script.communicate(timeout=30)
-    assert errors.count("Traceback") == 1
-    assert errors.splitlines()[-1] == "KeyboardInterrupt"
-    for _ in range(100):  # the system's own time to end the last of them
-        if not members(script.pid):
-            return
-        time.sleep(0.05)
-    pytest.fail("a process is left")
+    ) as script:
+        try:
+            assert script.stdout.readline() == "good\n"
+            os.killpg(script.pid, signal.SIGINT)  # as a terminal does: all of them at once
+            _, errors = script.communicate(timeout=120)
+            assert errors.count("Traceback") == 1
+            assert errors.splitlines()[-1] == "KeyboardInterrupt"
+            until = time.monotonic() + 30  # the system's own time to end the last of them
+            while left := members(script.pid):
+                assert time.monotonic() < until, f"processes are left: {left}"
+                time.sleep(0.05)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(script.pid, signal.SIGKILL)
 
 
 def members(group):
