@@ -25,13 +25,13 @@ from petgan.errors import ConfigError, DatasetError
 from petgan.policies import ENLARGEMENTS, normal_policy
 from petgan.presets import PRESETS
 
-RESULT_VERSION = 7  # raised whenever the same point gives other weights than before
+RESULT_VERSION = 8  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
 
 # Keras' optimizers by their lower-case name, which a test compares with Keras itself, and petgan's own.
 OPTIMIZERS = (
-    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "ftrl", "lamb", "lion", "muon",
-    "nadam", "rmsprop", "sc-rmsprop", "schedulefreeadamw", "sgd",
+    "adadelta", "adafactor", "adagrad", "adam", "adamax", "adamw", "lamb", "lion", "muon",
+    "nadam", "rmsprop", "sc-rmsprop", "sgd",
 )  # fmt: skip
 OPTIMIZERS_WITH_BETAS = ("adam", "adamax", "adamw", "lamb", "lion", "nadam")
 
@@ -308,12 +308,23 @@ def resolve_point(values: Mapping[str, Any]) -> Point:
             value="init_parts: generator",
             allowed="both, discriminator",
         )
-    if point.gp_weight is not None and point.normalization == "batch" and not point.spectral_norm:
+    fully_connected = PRESETS[point.preset].fully_connected
+    if fully_connected and point.normalization == "instance":
         raise ConfigError(
-            "the gradient penalty is of one image at a time, and batch normalization mixes them",
-            value="normalization: batch",
-            allowed="instance, group, layer, none",
+            "instance normalization is of images, and a fully connected layer makes none",
+            value="normalization: instance",
+            allowed="batch, group, layer, none",
         )
+    mixes = point.normalization == "batch" and not point.spectral_norm and not fully_connected
+    for key in ("gp_weight", "r1_weight"):
+        if mixes and getattr(point, key) is not None:
+            raise ConfigError(
+                f"{key} is of one image at a time, and batch normalization mixes them",
+                value="normalization: batch",
+                allowed="instance, group, layer, none",
+            )
+    if point.optimizer == "lion" and point.beta_1 == 0:
+        raise ConfigError("optimizer lion does not take this beta_1", value=0, allowed="above 0")
     if point.augment != "none" and "unit-range" in point.quirks:
         raise ConfigError(
             "augment takes images in [-1, 1], which the quirk unit-range does not have", value=point.augment

@@ -33,6 +33,8 @@ class Preset:
     shown : {"nothing", "dataset", "source"}
         Of which dataset its generator is shown images: of none, it makes them of noise; of the run's own;
         or of a second one, which such a preset needs.
+    fully_connected : bool
+        Layers of images are not in it: no instance normalization, and a discriminator without any.
     """
 
     networks: str
@@ -41,6 +43,7 @@ class Preset:
     quirks: tuple[str, ...] = ()
     recipes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shown: Literal["nothing", "dataset", "source"] = "nothing"
+    fully_connected: bool = False
 
 
 PRESETS: Registry[Preset] = Registry("preset")
@@ -121,7 +124,14 @@ _WASSERSTEIN_RECIPES: dict[str, Mapping[str, Any]] = {"thesis": {}, "few-shot": 
 
 PRESETS.add(
     "gan",
-    Preset("petgan.models.gan:build", ADVERSARIAL, _ADVERSARIAL, ("unit-range", "uniform-noise"), _RECIPES),
+    Preset(
+        "petgan.models.gan:build",
+        ADVERSARIAL,
+        _ADVERSARIAL,
+        ("unit-range", "uniform-noise"),
+        _RECIPES,
+        fully_connected=True,
+    ),
 )
 PRESETS.add(
     "dcgan",

@@ -166,6 +166,25 @@ def test_a_penalized_critic_has_no_batch_normalization():
     resolve_point({"preset": "wgan-gp", "image_size": 16, "normalization": "layer"})
 
 
+def test_r1_takes_no_discriminator_with_batch_normalization():
+    with pytest.raises(ConfigError, match="r1_weight is of one image at a time, and batch normalization"):
+        resolve_point({"preset": "dcgan", "image_size": 16, "r1_weight": 1.0})
+    for allowed in ({"preset": "gan"}, {"preset": "dcgan", "recipe": "stable"}, {"preset": "wgan"}):
+        resolve_point({"image_size": 16, "r1_weight": 1.0, **allowed})
+
+
+def test_no_instance_normalization_without_images():
+    with pytest.raises(ConfigError, match="a fully connected layer makes none"):
+        resolve_point({"preset": "gan", "image_size": 16, "normalization": "instance"})
+    resolve_point({"preset": "dcgan", "image_size": 16, "normalization": "instance"})
+
+
+def test_lion_needs_an_average():
+    with pytest.raises(ConfigError, match="lion does not take this beta_1: got 0"):
+        resolve_point({"preset": "pggan", "image_size": 16, "optimizer": "lion"})
+    resolve_point({"preset": "pggan", "image_size": 16, "optimizer": "lion", "beta_1": 0.9})
+
+
 def test_no_setting_has_the_name_of_a_score():
     """Both are columns of one table."""
     from petgan.rulers import METRICS

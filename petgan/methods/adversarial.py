@@ -196,8 +196,7 @@ class _Adversarial:
         iterate_power(discriminator)
         self._update_state(step, metrics)
         real_moments, fake_moments = tf.unstack(metrics.pop("moments"))
-        if point.batch_size > 1:
-            metrics["variation"] = relative_variation(fake_moments, real_moments)
+        metrics["variation"] = relative_variation(fake_moments, real_moments)
         return metrics
 
     def _penalties(

@@ -276,6 +276,8 @@ def gradient_norm(gradients: Sequence[tf.Tensor], optimizer: keras.Optimizer) ->
 
 # --- how much images vary -----------------------------------------------------------------------
 
+ROUNDING = 1e-3  # a standard deviation of images in [-1, 1] that says nothing: an eighth of a grey level
+
 
 def cell_moments(images: tf.Tensor) -> tf.Tensor:
     """Mean and mean square over a batch of each cell's mean: (2, cells, cells).
@@ -291,8 +293,12 @@ def cell_moments(images: tf.Tensor) -> tf.Tensor:
 
 
 def relative_variation(generated: tf.Tensor, real: tf.Tensor) -> tf.Tensor:
-    """The `variation` of generated images as a share of the real ones', of their `cell_moments`."""
-    return tf.math.divide_no_nan(variation(generated), variation(real))
+    """The `variation` of generated images as a share of the real ones', of their `cell_moments`.
+
+    1 where the real ones do not vary, as one image alone does not.
+    """
+    of_real = variation(real)
+    return tf.where(of_real > ROUNDING, tf.math.divide_no_nan(variation(generated), of_real), 1.0)
 
 
 def variation(moments: tf.Tensor) -> tf.Tensor:

@@ -4,17 +4,19 @@ A run goes through the levels of resolution in equal shares: the first one, then
 fade-in and its stay. Where an update stands depends on its number alone. It computes the resolution that is
 its own, and no other. Generator and critic play for the Wasserstein distance with a gradient penalty.
 
-Where a level begins to fade in, the optimizers begin again, as in the published code: Adam, whose correction
-for its young averages would be over by then, would take steps of ten times its rate in the new weights.
+Where a level begins to fade in, the optimizers begin again: Adam, whose correction for its young averages
+would be over by then, would take steps of ten times its rate in the new weights. (The published code has them
+begin again where a level has faded in, too.)
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from petgan.config import Point
@@ -29,6 +31,7 @@ from petgan.methods.networks import (
     all_gradients,
     cell_moments,
     computing_in,
+    make_optimizer,
     one_after_another,
     relative_variation,
     update_average,
@@ -109,13 +112,17 @@ class _Progressive:
         self._feed = make_feed(data.images, point, self._share, point.n_critic)
         self._levels = pggan.levels_of(point.image_size)
         self._generators = [pggan.images_at(networks.generator, level) for level in range(self._levels)]
+        self._first_values = [
+            (networks[f"{part}_optimizer"], first_values(point, networks[part].trainable_variables))
+            for part in ("generator", "discriminator")
+        ]
 
     def __call__(self, step: tf.Tensor) -> Metrics:
         point, networks = self._point, self._networks
         stage = stage_of(step, point.steps, self._levels)
         begins = stage.level > stage_of(step - 1, point.steps, self._levels).level
-        for optimizer in (networks.generator_optimizer, networks.discriminator_optimizer):
-            _begin_again(optimizer, begins)
+        for optimizer, values in self._first_values:
+            begin_again(optimizer, begins, values)
         with contextlib.ExitStack() as together:
             if self._ranks.ranks > 1:
                 together.enter_context(statistics_over_ranks(self._ranks.gather))
@@ -217,12 +224,25 @@ class _Progressive:
         return uniform((self._point.batch_size, 1, 1, 1), seed)[self._share]
 
 
-def _begin_again(optimizer: keras.Optimizer, begins: tf.Tensor) -> None:
-    """Set an optimizer's moments and its count of updates to 0, if `begins` says so."""
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses
-    for variable in optimizer.variables:
+def first_values(point: Point, variables: Sequence[keras.Variable]) -> list[float]:
+    """With what a point's optimizer of `variables` begins: one number for each of its own variables.
+
+    That is 0 but for a few, such as Adagrad's sums. It is read from an optimizer of as many single weights.
+    """
+    single = [keras.Variable(np.zeros([1] * len(variable.shape), "float32")) for variable in variables]
+    return [float(np.ravel(v)[0]) for v in _own(make_optimizer(point, single, point.learning_rate)).variables]
+
+
+def begin_again(optimizer: keras.Optimizer, begins: tf.Tensor, values: Sequence[float]) -> None:
+    """Set an optimizer's moments and its count of updates to `first_values`, if `begins` says so."""
+    for variable, value in zip(_own(optimizer).variables, values, strict=True):
         if variable.name != "learning_rate":
-            variable.assign(tf.where(begins, tf.zeros_like(variable), variable))
+            first = tf.fill(variable.shape, tf.cast(value, variable.dtype))
+            variable.assign(tf.where(begins, first, variable))
+
+
+def _own(optimizer: keras.Optimizer) -> keras.Optimizer:
+    return getattr(optimizer, "inner_optimizer", optimizer)  # of one that scales losses
 
 
 def _mixed(a: tf.Tensor, b: tf.Tensor, alpha: tf.Tensor) -> tf.Tensor:

@@ -44,6 +44,18 @@ def same(a, b):
     return all((np.asarray(x) == np.asarray(y)).all() for x, y in zip(a, b, strict=True))
 
 
+def test_lecams_averages_follow_the_scores():
+    """Tseng 2021, section 4.1, with the early limit that the average of the weights has."""
+    networks, metrics = trained(point_of(lecam_weight=0.1), steps=4)
+    real = fake = 0.0
+    for t, values in enumerate(metrics):
+        keep = min(0.99, (1 + t) / (10 + t))
+        real, fake = (keep * m + (1 - keep) * values[k] for m, k in ((real, "d_real"), (fake, "d_fake")))
+    assert abs(real - fake) > 1e-3
+    assert float(networks.state.mean_real) == pytest.approx(real, rel=1e-5)
+    assert float(networks.state.mean_fake) == pytest.approx(fake, rel=1e-5)
+
+
 def test_raw_scores_are_the_logits_of_the_discriminator():
     discriminator = make_networks(point_of()).discriminator
     image = np.random.default_rng(0).normal(size=(3, 16, 16, 1)).astype("float32")
@@ -305,7 +317,7 @@ def test_with_all_layers_frozen_nothing_is_left_to_train():
 
 def test_r1_and_batch_statistics_are_refused_where_they_meet():
     with pytest.raises(ConfigError, match="R1 is of one image at a time"):
-        make_networks(point_of("dcgan", r1_weight=1.0))
+        make_networks(point_of("dcgan").model_copy(update={"r1_weight": 1.0}))  # as of a preset of one's own
     for allowed in (point_of("gan", r1_weight=1.0), point_of(r1_weight=1.0, normalization="group")):
         make_networks(allowed)
 

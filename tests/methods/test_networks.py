@@ -14,10 +14,14 @@ from petgan.config import OPTIMIZERS, OPTIMIZERS_WITH_BETAS, resolve_point
 from petgan.distributed import ALONE
 from petgan.methods.networks import (
     Networks,
+    adversaries,
     averaged_copy,
+    cell_moments,
     make_optimizer,
+    relative_variation,
     update_average,
     update_part,
+    variation,
     with_penalty,
 )
 
@@ -67,6 +71,9 @@ def test_the_lists_of_optimizers_are_those_of_keras():
         if inspect.isclass(kind) and issubclass(kind, keras.Optimizer)
     }
     others = {"optimizer", "lossscaleoptimizer", "multioptimizer"}
+    # The first keeps weights of its own, by which those of a transfer are lost; one gradient of 0 makes a
+    # weight 0 with the second.
+    others |= {"schedulefreeadamw", "ftrl"}
     assert set(OPTIMIZERS) - {"sc-rmsprop"} == set(kinds) - others
     with_betas = {n for n in kinds if {"beta_1", "beta_2"} <= {*inspect.signature(kinds[n]).parameters}}
     assert set(OPTIMIZERS_WITH_BETAS) <= with_betas
@@ -79,6 +86,29 @@ def test_every_optimizer_moves_the_weights(name):
     optimizer.apply([tf.ones((3, 3))], [variable])
     assert np.isfinite(variable.numpy()).all()
     assert (variable.numpy() != 1).all()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_goes_on_from_weights_that_are_set_after_it_was_built(name):
+    """As a transfer does; and a first gradient of 0 changes little."""
+    variable = keras.Variable(np.zeros((3, 3), "float32"))
+    optimizer = make_optimizer(point_of(optimizer=name), [variable], 1e-3)
+    variable.assign(np.full((3, 3), 5.0))
+    for gradient in (0.0, 1.0):
+        optimizer.apply([tf.fill((3, 3), gradient)], [variable])
+        assert variable.numpy() == pytest.approx(np.full((3, 3), 5.0), abs=0.1)
+
+
+@pytest.mark.parametrize(("own", "expected"), [(None, 0.002), (0.01, 0.005)])
+def test_a_transfer_is_trained_at_its_share_of_both_rates(own, expected):
+    values = {"learning_rate": 0.004, "discriminator_learning_rate": own, "transfer_rate": 0.5}
+    rates = []
+    for start in ({"init_from": "other.h5"}, {}):
+        model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
+        point = point_of(**values, **start, generator_decay=0.0, discriminator_decay=0.0)
+        parts = adversaries(point, model, model)
+        rates += [float(parts[f"{part}_optimizer"].learning_rate) for part in ("generator", "discriminator")]
+    assert rates == pytest.approx([0.002, expected, 0.004, own or 0.004])
 
 
 def sgd(scale=None, **options):
@@ -149,3 +179,26 @@ def test_betas_reach_the_optimizer():
     point = resolve_point({"preset": "wgan-gp", "image_size": 16, "beta_1": 0.3, "beta_2": 0.8})
     optimizer = make_optimizer(point, [keras.Variable(1.0)], 1e-4)
     assert (optimizer.beta_1, optimizer.beta_2) == (0.3, 0.8)
+
+
+@pytest.mark.parametrize("size", [16, 28])
+def test_variation_is_the_deviation_of_cells_over_the_images(size):
+    images = np.random.default_rng(0).uniform(-1, 1, (6, size, size, 1)).astype("float32")
+    cells = 8 if size == 16 else 7
+    means = np.stack([[[np.mean(part) for part in np.split(rows, cells, axis=1)]
+                       for rows in np.split(image, cells)] for image in images])  # fmt: skip
+    expected = np.sqrt(means.astype("float64").var(axis=0).mean())
+    halves = [cell_moments(tf.constant(half)) for half in (images[:3], images[3:])]
+    for moments in (cell_moments(tf.constant(images)), (halves[0] + halves[1]) / 2):
+        assert float(variation(moments)) == pytest.approx(expected, rel=1e-4)
+    share = relative_variation(cell_moments(images / 4 + 0.5), cell_moments(images))
+    assert float(share) == pytest.approx(0.25, rel=1e-3)
+    assert float(relative_variation(cell_moments(images[:1] * tf.ones((6, 1, 1, 1))), moments)) < 0.01
+
+
+@pytest.mark.parametrize("number", [1, 32])
+def test_generated_images_are_not_compared_with_one_real_image(number):
+    random = np.random.default_rng(0)
+    real = np.repeat(random.uniform(-1, 1, (1, 16, 16, 1)), number, axis=0).astype("float32")
+    generated = random.uniform(-1, 1, (number, 16, 16, 1)).astype("float32")
+    assert float(relative_variation(cell_moments(generated), cell_moments(real))) == 1

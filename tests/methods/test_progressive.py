@@ -6,6 +6,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -13,12 +14,13 @@ from graphs import ancestors
 from ranks import InThread
 
 from petgan.checkpoint import all_variables, read_generator, read_newest, write_checkpoint
-from petgan.config import DatasetRef, RunConfig, resolve_point
+from petgan.config import OPTIMIZERS, OPTIMIZERS_WITH_BETAS, DatasetRef, RunConfig, resolve_point
 from petgan.draws import Draw, draw_indices, draw_noise, seed_for, uniform
 from petgan.methods.feed import Data
 from petgan.methods.losses import gradient_penalty
+from petgan.methods.networks import make_optimizer
 from petgan.methods.pixels import downscaled, to_network
-from petgan.methods.progressive import make_networks, make_update, stage_of
+from petgan.methods.progressive import begin_again, first_values, make_networks, make_update, stage_of
 from petgan.models import pggan
 from petgan.samples import generate
 from petgan.trainer import in_one_call
@@ -143,6 +145,31 @@ def test_a_new_level_begins_with_steps_as_long_as_the_rate(compute_dtype):
         moved = max(np.abs(new - old).max() for new, old in zip(after, before, strict=True))
         assert int(optimizer.iterations) == count
         assert 0.9 < moved / point.learning_rate < 1.42
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_begins_again_as_a_new_one(name):
+    random = np.random.default_rng(0)
+    point = point_of(optimizer=name, **({"beta_1": 0.9} if name in OPTIMIZERS_WITH_BETAS else {}))
+    starts = [random.normal(size=shape).astype("float32") for shape in ((3, 4), (4,), (3, 3, 2, 4))]
+
+    def begun(updates):
+        variables = [keras.Variable(start) for start in starts]
+        optimizer = make_optimizer(point, variables, point.learning_rate)
+        for _ in range(updates):
+            optimizer.apply([tf.constant(random.normal(size=s.shape), tf.float32) for s in starts], variables)
+        begin_again(optimizer, tf.constant(True), first_values(point, variables))
+        for variable, start in zip(variables, starts, strict=True):
+            variable.assign(start)
+        return optimizer, variables
+
+    gradients = [tf.constant(random.normal(size=start.shape), tf.float32) for start in starts]
+    (a, ours), (b, theirs) = begun(3), begun(0)
+    a.apply(gradients, ours)
+    b.apply(gradients, theirs)
+    for x, y, start in zip(ours, theirs, starts, strict=True):
+        assert (x.numpy() == y.numpy()).all()
+        assert (x.numpy() != start).any()
 
 
 def test_turns_are_taken_one_after_another():
