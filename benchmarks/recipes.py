@@ -3,7 +3,7 @@
     petgan submit grids/few-images.yaml --dataset data/mammograms.h5 --cluster local
     python benchmarks/recipes.py experiments/few-images/runs/* --weights WEIGHTS.h5 --plot recipes.png
 
-The runs are of one dataset, several seeds a recipe. Every checkpoint that they have kept
+The runs are of one dataset and one preset, several seeds a recipe. Every checkpoint that they have kept
 (`every: {checkpoint: 500, keep: 8}`) is scored against the images of the test split: by KID in InceptionV3
 with the learned weights that are given, or in another network, and by the sliced Wasserstein distance. Then
 the last checkpoints are compared with those of the recipe `thesis`, seed by seed: mean difference with its
@@ -50,8 +50,14 @@ def main() -> None:
     recipes: dict[str, list[RunFolder]] = {}
     for run in map(RunFolder, args.runs):
         recipes.setdefault(str(run.config().point.recipe), []).append(run)
-    if len({run.config().dataset.digest for runs in recipes.values() for run in runs}) > 1:
-        parser.error("the runs are of several datasets: give those of one")
+    configs = [run.config() for runs in recipes.values() for run in runs]
+    if len({(config.dataset.digest, config.point.preset) for config in configs}) > 1:
+        parser.error("the runs are of several datasets or presets: give those of one")
+    for name, runs in recipes.items():
+        if len({run.config().point.model_copy(update={"seed": 0}) for run in runs}) > 1:
+            parser.error(f"the runs of recipe {name} differ in more than their seeds")
+        if len({run.config().point.seed for run in runs}) < len(runs):
+            parser.error(f"there are several runs of recipe {name} with one seed")
     held_out = _held_out(RunFolder(args.runs[0]))
     real = extractor.features(held_out)
     print(f"{len(held_out)} held-out images, {args.images} generated; KID in {networks[-1].name}\n")

@@ -411,15 +411,22 @@ class StoredImages:
     ----------
     shape : tuple
         (n, size, size, 1).
+    problem : DatasetError or None
+        Why they could not be read.
     """
 
     def __init__(self, dataset: Dataset, indices: np.ndarray) -> None:
         self._dataset, self._indices = dataset, indices
+        self.problem: DatasetError | None = None
         self.shape = (len(indices), dataset.image_size, dataset.image_size, 1)
 
     def read(self, positions: np.ndarray) -> np.ndarray:
         """Those at `positions` (m,), in this order, repeated ones too: (m, size, size, 1)."""
-        return np.stack([self._dataset.image(index) for index in self._indices[positions]])
+        try:
+            return np.stack([self._dataset.image(index) for index in self._indices[positions]])
+        except DatasetError as problem:
+            self.problem = problem
+            raise
 
 
 def held_out_images(reference: DatasetRef) -> np.ndarray:

@@ -6,6 +6,8 @@ weights are those of an undisturbed run. Of several ranks all carry out every up
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import json
 import logging
 import math
@@ -25,7 +27,7 @@ from petgan.config import RunConfig
 from petgan.distributed import ALONE, Alone, check_equal_weights, contact
 from petgan.errors import Interrupted, TrainingError
 from petgan.methods import Metrics, Update, method_of
-from petgan.methods.feed import Data
+from petgan.methods.feed import Data, reading
 from petgan.methods.networks import Networks, averaged_copy, copied
 from petgan.pictures import save_png, sheet
 from petgan.runs import RunFolder, disk_errors, write_text
@@ -81,7 +83,7 @@ def train(
         If something cannot be written; the last checkpoint stays.
     """
     point, every = config.point, config.every.resolved(config.point.steps)
-    with contact(ranks):
+    with contact(ranks), reading(data), contextlib.ExitStack() as ending:
         method = method_of(point.preset)
         networks = method.make_networks(point)
         step = _start(run, config, networks, ranks)
@@ -90,6 +92,8 @@ def train(
         updates = in_one_call(method.make_update(point, networks, data, ranks), compiles(data, ranks))
         kind = _OutputBeside if on_gpu() else _Output
         output = kind(run, config, networks, data, session, score, step) if ranks.rank == 0 else None
+        if output is not None:
+            ending.callback(output.end)
 
         periods = (every.log, every.sample, every.score, every.checkpoint)
         unread: list[tuple[int, Metrics]] = []
@@ -211,12 +215,11 @@ def _read(unread: list[tuple[int, Metrics]]) -> dict[str, float]:
 
 def _check_weights(networks: Networks, step: int) -> None:
     """Refuse what the last update made, which no loss has seen yet."""
-    for weight in networks.generator.weights:
-        if not np.isfinite(weight).all():
-            raise TrainingError(
-                f"the generator's weights are not numbers at step {step}",
-                hint="the training has diverged: try a lower learning_rate or another optimizer",
-            )
+    if not all(tf.reduce_all(tf.math.is_finite(weight)) for weight in networks.generator.weights):
+        raise TrainingError(
+            f"the generator's weights are not numbers at step {step}",
+            hint="the training has diverged: try a lower learning_rate or another optimizer",
+        )
 
 
 def _stop_on_trouble(trouble: Trouble | None, step: int, ranks: Alone) -> None:
@@ -255,7 +258,10 @@ class _Output:
         self._write(self._networks, step, values, **due)
 
     def finish(self) -> None:
-        """Wait until all is written."""
+        """Wait until all is written, and raise what went wrong in it."""
+
+    def end(self) -> None:
+        """Wait until nothing is written any more, whatever has happened."""
 
     def _write(
         self,
@@ -317,6 +323,7 @@ class _OutputBeside(_Output):
         self._copy = averaged_copy(self._networks.ema_generator)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="petgan-output")
         self._unwritten: deque[Future[None]] = deque()
+        self._broken = False
 
     def write(self, step: int, values: dict[str, float], **due: bool) -> None:
         while self._unwritten and self._unwritten[0].done():
@@ -325,13 +332,24 @@ class _OutputBeside(_Output):
         if due["scored"] or due["sampled"] or due["saved"]:
             self.finish()  # one copy at a time
             networks = copied(networks, self._copy)
-        self._unwritten.append(self._thread.submit(self._write, networks, step, values, **due))
+        write = functools.partial(self._write, networks, step, values, **due)
+        self._unwritten.append(self._thread.submit(self._unless_broken, write))
         if self._config.on_trouble == "stop":
             self.finish()
 
     def finish(self) -> None:
         while self._unwritten:
             self._unwritten.popleft().result()
+
+    def end(self) -> None:
+        self._thread.shutdown()
+
+    def _unless_broken(self, write: Callable[[], None]) -> None:
+        """Nothing comes behind what is half-written."""
+        if not self._broken:
+            self._broken = True
+            write()
+            self._broken = False
 
 
 class _Record:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from petgan import __version__
-from petgan.config import DatasetRef, Point, RunConfig
+from petgan.config import DatasetRef, Point, Resources, RunConfig
 from petgan.distributed import Alone, join
 from petgan.errors import EXIT_FAILURE, DatasetError, DiskError, PetganError, TrainingError, UserError
 from petgan.place import Place, take_gpu
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 WARNINGS = (signal.SIGTERM, signal.SIGUSR2)  # the latter is Slurm's
 SCORED_IMAGES = 64  # at most, of the validation split: benchmarks/scoring.py has what they cost
 PUBLISHED = "dcgan"  # any of the study's presets: their generators make images in the same way
-RESIDENT_SHARE = 0.25  # of the memory of a run: larger training sets are streamed
+RESIDENT_SHARE = 0.25  # of the memory of a rank: larger training sets are streamed
 SCORE_SEED = 1  # of the noise and of the random patches
 
 logger = logging.getLogger("petgan.worker")
@@ -189,7 +189,7 @@ def _read_splits(reference: DatasetRef, config: RunConfig) -> tuple[np.ndarray |
             )
         dataset.verify()
         images: np.ndarray | StoredImages = dataset.stored("train")
-        fits = math.prod(images.shape) <= RESIDENT_SHARE * config.resources.mem_gb * 2**30
+        fits = math.prod(images.shape) <= _resident_bytes(config.resources)
         if fits or config.point.enlarge != "none":
             images = dataset.images("train")
         else:
@@ -205,6 +205,11 @@ def _read_splits(reference: DatasetRef, config: RunConfig) -> tuple[np.ndarray |
         point = config.point
         images = enlarge(images, point.enlarge, point.enlarge_factor, point.seed)
     return images, validation
+
+
+def _resident_bytes(resources: Resources) -> float:
+    """How much a rank's training images may take of its node's memory, which it shares with the others."""
+    return RESIDENT_SHARE * resources.mem_gb * 2**30 / resources.ranks_per_node
 
 
 def _tell_enlargement(config: RunConfig, images: int) -> None:

@@ -195,3 +195,22 @@ def test_recipes_are_compared_seed_by_seed_along_their_training(make_dataset, ma
         assert float(mean) == pytest.approx(last["few-shot"][n] - last["thesis"][n], abs=0.16)
         assert float(low.strip("[,")) <= float(mean) <= float(high.strip("],"))
     assert plot.read_bytes().startswith(b"\x89PNG")
+
+
+def test_recipes_that_cannot_be_compared_are_refused(make_dataset, make_run, tmp_path):
+    import keras
+
+    image = keras.Input((16, 16, 1))
+    keras.Model(image, keras.layers.Dense(6)(keras.layers.Flatten()(image))).save(tmp_path / "tiny.keras")
+    dataset = make_dataset()
+    one = make_run(dataset, "one")
+    for name, values, problem in (
+        ("other-preset", {"preset": "gan"}, "several datasets or presets"),
+        ("other-rate", {"learning_rate": 0.5, "seed": 1}, "recipe thesis differ in more than their seeds"),
+        ("the-same", {}, "several runs of recipe thesis with one seed"),
+    ):
+        other = make_run(dataset, name, **values)
+        command = [BENCHMARKS / "recipes.py", one.path, other.path, "--network", tmp_path / "tiny.keras"]
+        done = subprocess.run([sys.executable, *command], capture_output=True, text=True, timeout=200)
+        assert done.returncode == 2
+        assert problem in done.stderr

@@ -7,6 +7,7 @@ import logging
 import math
 import os
 import signal
+import time
 from dataclasses import replace
 
 import h5py
@@ -159,12 +160,55 @@ def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, monkeypatc
     assert run.status().state == "failed"
 
 
-def test_a_loss_that_is_not_a_number_is_found_at_its_step_and_not_saved(make_dataset, make_run):
+def test_what_waits_is_written_before_an_error_of_the_training_ends_the_run(
+    make_dataset, make_run, monkeypatch
+):
+    monkeypatch.setattr(trainer, "on_gpu", lambda: True)
+    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
+    run, scored = make_run(make_dataset(), every={"log": 1, "score": 3, "sample": 12, "checkpoint": 12}), []
+
+    def slow(generator):
+        time.sleep(0.5)
+        scored.append(True)
+        return 1.0
+
+    def diverged(unread):
+        if unread[-1][0] == 4:
+            raise TrainingError("diverged")
+        return read(unread)
+
+    read = trainer._read
+    monkeypatch.setattr(trainer, "_read", diverged)
+    with pytest.raises(TrainingError, match="diverged"):
+        train(run, slow)
+    assert scored == [True]
+    assert [line["step"] for line in lines(run)] == [1, 2, 3]
+
+
+def test_nothing_is_written_behind_what_could_not_be_written(make_dataset, make_run, monkeypatch):
+    monkeypatch.setattr(trainer, "on_gpu", lambda: True)
+    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
+    run = make_run(make_dataset(), every={"log": 1, "score": 3, "sample": 12, "checkpoint": 12})
+
+    def broken(generator):
+        time.sleep(0.5)
+        raise DiskError("the disk is full")
+
+    with pytest.raises(DiskError):
+        train(run, broken)
+    assert [line["step"] for line in lines(run)] == [1, 2]
+
+
+@pytest.mark.parametrize(("recipe", "rate", "first"), [("thesis", 1e9, 2), ("stable", 1e30, 1)])
+def test_a_loss_that_is_not_a_number_is_found_at_its_step_and_not_saved(
+    make_dataset, make_run, recipe, rate, first
+):
     run = make_run(
         make_dataset(),
         steps=30,
+        recipe=recipe,
         optimizer="sgd",
-        learning_rate=1e9,
+        learning_rate=rate,
         gradient_clip=1e9,
         every={"log": 30, "checkpoint": 30},
     )
@@ -178,7 +222,7 @@ def test_a_loss_that_is_not_a_number_is_found_at_its_step_and_not_saved(make_dat
     for first_bad in range(1, 31):
         if not all(math.isfinite(float(v)) for v in update(tf.constant(first_bad - 1)).values()):
             break
-    assert 1 < first_bad < 30
+    assert first <= first_bad < 30
 
     with pytest.raises(TrainingError, match=f"is not a number at step {first_bad}: got"):
         train(run)
@@ -186,6 +230,24 @@ def test_a_loss_that_is_not_a_number_is_found_at_its_step_and_not_saved(make_dat
     assert f"at step {first_bad}:" in run.status().error
     assert run.last_checkpoints() == []
     assert lines(run) == []
+
+
+def test_weights_that_are_not_numbers_are_not_saved_though_no_loss_has_seen_them(
+    make_dataset, make_run, monkeypatch
+):
+    def spoiling(point, networks, data, ranks):
+        def update(step):
+            networks.generator.trainable_weights[-1].assign([math.nan])
+            return {"g_loss": tf.constant(1.0)}
+
+        return update
+
+    spoils = replace(method_of("dcgan"), make_update=spoiling)
+    monkeypatch.setattr(trainer, "method_of", lambda preset: spoils)
+    run = make_run(make_dataset(), every={"log": 5, "sample": 12, "score": 12, "checkpoint": 4})
+    with pytest.raises(TrainingError, match="generator's weights are not numbers at step 4"):
+        train(run)
+    assert run.last_checkpoints() == []
 
 
 def test_a_transfer_starts_where_the_other_run_ended(make_dataset, make_run):

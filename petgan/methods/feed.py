@@ -6,6 +6,7 @@ knows what will be asked for next.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -26,6 +27,11 @@ class Images(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def problem(self) -> Exception | None:
+        """Why they could not be read."""
+        ...
 
     def read(self, indices: np.ndarray) -> np.ndarray:
         """Those at `indices`, in this order, repeated ones too; called from a thread."""
@@ -52,6 +58,18 @@ class Data:
     modality: str = ""
     source: np.ndarray | Images | None = None
     shown: np.ndarray | None = None
+
+
+@contextlib.contextmanager
+def reading(data: Data) -> Iterator[None]:
+    """Raise an error of reading images in this block as it was: a graph makes one of its own of it."""
+    try:
+        yield
+    except tf.errors.UnknownError:
+        for images in (data.images, data.source):
+            if problem := getattr(images, "problem", None):
+                raise problem from None
+        raise
 
 
 class Feed(Protocol):

@@ -64,7 +64,9 @@ class Spectral:
             blocks.append(tf.math.l2_normalize(block, axis=0))
         basis = tf.linalg.qr(tf.concat(blocks, axis=1)).q
         image = tf.matmul(matrix, basis)
-        _, ascending = tf.linalg.eigh(tf.matmul(image, image, transpose_a=True))
+        squares = tf.matmul(image, image, transpose_a=True)
+        # A kernel that has diverged is for its loss to tell: eigh would end the program.
+        _, ascending = tf.linalg.eigh(tf.where(tf.math.is_finite(squares), squares, 0.0))
         self.vectors.assign(tf.matmul(basis, ascending[:, ::-1])[:, : self.vectors.shape[1]])
 
     def plain_weights(self: Any) -> list[np.ndarray]:

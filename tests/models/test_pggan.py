@@ -15,7 +15,7 @@ from petgan.methods.networks import averaged_copy
 from petgan.methods.pixels import downscaled, upscaled
 from petgan.models import pggan
 from petgan.models.layers import plain
-from petgan.models.pggan import Critic, EqualizedConv2D, EqualizedDense, MinibatchStd
+from petgan.models.pggan import Critic, EqualizedConv2D, EqualizedDense
 
 
 def point_of(image_size=32, **values):
@@ -67,34 +67,6 @@ def test_pixel_norm_divides_by_the_root_mean_square_of_the_channels():
     expected = x / np.sqrt((x.astype("float64") ** 2).mean(axis=-1, keepdims=True) + 1e-8)
     assert model(x).numpy() == pytest.approx(expected, rel=1e-5)
     assert model.trainable_weights == []
-
-
-def test_minibatch_std_is_one_number_in_a_channel_of_its_own():
-    x = normal(5, 3, 3, 4)
-    out = MinibatchStd()(x).numpy()
-    assert (out[..., :4] == x).all()
-    expected = x.std(axis=0).mean()
-    assert out[..., 4] == pytest.approx(np.full((5, 3, 3), expected), rel=1e-5)
-
-
-def test_the_slope_of_a_slope_through_minibatch_std_against_finite_differences():
-    """A gradient penalty needs it."""
-    layer = MinibatchStd(dtype="float64")
-    x, direction = (tf.constant(normal(4, 2, 2, 3, seed=seed), tf.float64) for seed in (0, 1))
-
-    def slope(x):
-        with tf.GradientTape() as tape:
-            tape.watch(x)
-            value = tf.reduce_sum(layer(x)[..., -1] * x[..., 0])
-        return tape.gradient(value, x)
-
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        along = tf.reduce_sum(slope(x) * direction)
-    found = tape.gradient(along, x).numpy()
-    h = 1e-6
-    expected = (slope(x + h * direction) - slope(x - h * direction)) / (2 * h)
-    assert found == pytest.approx(expected.numpy(), rel=1e-6, abs=1e-8)
 
 
 def test_at_a_whole_depth_the_generator_shows_that_level_alone(small):

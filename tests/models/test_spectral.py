@@ -138,3 +138,11 @@ def test_it_is_saved_and_exported(tmp_path):
     exported = plain(discriminator)
     assert not spectral_layers(exported)
     assert exported(x).numpy() == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_kernel_that_is_not_a_number_ends_nothing_and_shows():
+    layer = SpectralDense(5)
+    layer.build((None, 12))
+    layer.kernel.assign(np.full((12, 5), np.nan))
+    layer.iterate_power()
+    assert np.isnan(layer(np.ones((1, 12), "float32"))).all()
