@@ -160,29 +160,41 @@ def test_a_point_of_an_older_petgan_is_read_as_its_preset_was():
     assert validated(Point, old) == point
 
 
-def test_a_penalized_critic_has_no_batch_normalization():
-    with pytest.raises(ConfigError, match="batch normalization mixes them"):
-        resolve_point({"preset": "wgan-gp", "image_size": 16, "normalization": "batch"})
-    resolve_point({"preset": "wgan-gp", "image_size": 16, "normalization": "layer"})
+MIXES = "is of one image at a time, and batch normalization mixes them"
 
 
-def test_r1_takes_no_discriminator_with_batch_normalization():
-    with pytest.raises(ConfigError, match="r1_weight is of one image at a time, and batch normalization"):
-        resolve_point({"preset": "dcgan", "image_size": 16, "r1_weight": 1.0})
-    for allowed in ({"preset": "gan"}, {"preset": "dcgan", "recipe": "stable"}, {"preset": "wgan"}):
-        resolve_point({"image_size": 16, "r1_weight": 1.0, **allowed})
-
-
-def test_no_instance_normalization_without_images():
-    with pytest.raises(ConfigError, match="a fully connected layer makes none"):
-        resolve_point({"preset": "gan", "image_size": 16, "normalization": "instance"})
-    resolve_point({"preset": "dcgan", "image_size": 16, "normalization": "instance"})
-
-
-def test_lion_needs_an_average():
-    with pytest.raises(ConfigError, match="lion does not take this beta_1: got 0"):
-        resolve_point({"preset": "pggan", "image_size": 16, "optimizer": "lion"})
-    resolve_point({"preset": "pggan", "image_size": 16, "optimizer": "lion", "beta_1": 0.9})
+@pytest.mark.parametrize(
+    ("problem", "refused", "allowed"),
+    [
+        (
+            f"gp_weight {MIXES}",
+            {"preset": "wgan-gp", "normalization": "batch"},
+            [{"preset": "wgan-gp", "normalization": "layer"}],
+        ),
+        (
+            f"r1_weight {MIXES}",
+            {"preset": "dcgan", "r1_weight": 1.0},
+            [{"preset": p, "r1_weight": 1.0} for p in ("gan", "wgan")]
+            + [{"preset": "dcgan", "r1_weight": 1.0, "recipe": "stable"}],
+        ),
+        (
+            "a fully connected layer makes none",
+            {"preset": "gan", "normalization": "instance"},
+            [{"preset": "dcgan", "normalization": "instance"}],
+        ),
+        (
+            "lion does not take this beta_1: got 0",
+            {"preset": "pggan", "optimizer": "lion"},
+            [{"preset": "pggan", "optimizer": "lion", "beta_1": 0.9}],
+        ),
+    ],
+    ids=["gp", "r1", "instance", "lion"],
+)
+def test_settings_that_cannot_meet_are_refused(problem, refused, allowed):
+    with pytest.raises(ConfigError, match=problem):
+        resolve_point({"image_size": 16, **refused})
+    for values in allowed:
+        resolve_point({"image_size": 16, **values})
 
 
 def test_no_setting_has_the_name_of_a_score():

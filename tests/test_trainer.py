@@ -147,9 +147,14 @@ def test_xla_gets_no_update_that_streams_its_images(monkeypatch):
         assert trainer.compiles(Data(images, source=source), ALONE) == compiles
 
 
-def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, monkeypatch):
+@pytest.fixture
+def beside_a_gpu(monkeypatch):
+    """Output by a thread, as where there is a GPU."""
     monkeypatch.setattr(trainer, "on_gpu", lambda: True)
     monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
+
+
+def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, beside_a_gpu):
     run = make_run(make_dataset(), "broken")
 
     def broken(generator):
@@ -161,10 +166,8 @@ def test_an_error_of_that_thread_ends_the_run(make_dataset, make_run, monkeypatc
 
 
 def test_what_waits_is_written_before_an_error_of_the_training_ends_the_run(
-    make_dataset, make_run, monkeypatch
+    make_dataset, make_run, beside_a_gpu, monkeypatch
 ):
-    monkeypatch.setattr(trainer, "on_gpu", lambda: True)
-    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
     run, scored = make_run(make_dataset(), every={"log": 1, "score": 3, "sample": 12, "checkpoint": 12}), []
 
     def slow(generator):
@@ -185,9 +188,7 @@ def test_what_waits_is_written_before_an_error_of_the_training_ends_the_run(
     assert [line["step"] for line in lines(run)] == [1, 2, 3]
 
 
-def test_nothing_is_written_behind_what_could_not_be_written(make_dataset, make_run, monkeypatch):
-    monkeypatch.setattr(trainer, "on_gpu", lambda: True)
-    monkeypatch.setattr(trainer, "compiles", lambda data, ranks: False)
+def test_nothing_is_written_behind_what_could_not_be_written(make_dataset, make_run, beside_a_gpu):
     run = make_run(make_dataset(), every={"log": 1, "score": 3, "sample": 12, "checkpoint": 12})
 
     def broken(generator):
