@@ -25,7 +25,7 @@ from petgan.errors import ConfigError, DatasetError
 from petgan.policies import ENLARGEMENTS, normal_policy
 from petgan.presets import PRESETS
 
-RESULT_VERSION = 8  # raised whenever the same point gives other weights than before
+RESULT_VERSION = 9  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
 
 # Keras' optimizers by their lower-case name, which a test compares with Keras itself, and petgan's own.

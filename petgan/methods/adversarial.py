@@ -40,7 +40,7 @@ from petgan.models.layers import (
     dropout_stream,
     statistics_over_ranks,
 )
-from petgan.models.spectral import iterate_power
+from petgan.models.spectral import find_vectors
 from petgan.place import share_of
 from petgan.policies import policy_of
 
@@ -193,7 +193,7 @@ class _Adversarial:
         if point.weight_clip is not None:
             for variable in variables:
                 variable.assign(tf.clip_by_value(variable, -point.weight_clip, point.weight_clip))
-        iterate_power(discriminator)
+        find_vectors(discriminator)
         self._update_state(step, metrics)
         real_moments, fake_moments = tf.unstack(metrics.pop("moments"))
         metrics["variation"] = relative_variation(fake_moments, real_moments)

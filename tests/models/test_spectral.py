@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from petgan.models import build
 from petgan.models.layers import plain
-from petgan.models.spectral import Spectral, SpectralConv2D, SpectralDense, iterate_power
+from petgan.models.spectral import Spectral, SpectralConv2D, SpectralDense, find_vectors, first_right_singular_vector
 
 
 def spectral_layers(model):
@@ -50,7 +50,7 @@ def test_in_training_too():
     _, discriminator = build("dcgan", 16, spectral_norm=True, dropout=0.0, discriminator_width=0.125)
     optimizer = keras.optimizers.RMSprop(1e-3)
     optimizer.build(discriminator.trainable_variables)
-    before = [layer.vectors.numpy()[:, 0] for layer in spectral_layers(discriminator)]
+    before = [layer.vector.numpy() for layer in spectral_layers(discriminator)]
     random, slope = np.random.default_rng(0), np.linspace(-1, 1, 16, dtype="float32")
     worst = 0.0
     for step in range(20):
@@ -61,11 +61,26 @@ def test_in_training_too():
             loss = (-1) ** step * tf.reduce_mean(discriminator(x, training=True))
         variables = discriminator.trainable_variables
         optimizer.apply(tape.gradient(loss, variables), variables)
-        iterate_power(discriminator)
+        find_vectors(discriminator)
         worst = max(worst, off(discriminator))
-    after = [layer.vectors.numpy()[:, 0] for layer in spectral_layers(discriminator)]
+    after = [layer.vector.numpy() for layer in spectral_layers(discriminator)]
     assert min(abs(a @ b) for a, b in zip(before, after, strict=True)) < 0.5
     assert worst < 1e-3
+
+
+@pytest.mark.parametrize("second", [0.0, 0.9, 0.999, 0.9999, 1.0])
+@pytest.mark.parametrize("units", [1, 3, 512])
+def test_sigma_is_found_within_its_bound_whatever_the_singular_values_are(units, second):
+    """One above many alike, in directions that no column prefers: the hardest case for the bound."""
+    random = np.random.default_rng(units)
+    left, right = (np.linalg.qr(random.normal(size=(n, units)))[0] for n in (600, units))
+    values = np.full(units, second)
+    values[0] = 1.0
+    matrix = tf.constant(7.0 * left * values @ right.T, tf.float32)
+    u = first_right_singular_vector(matrix)
+    sigma = np.linalg.norm(matrix.numpy().astype(np.float64) @ u.numpy())
+    assert np.linalg.norm(u) == pytest.approx(1, abs=1e-6)
+    assert units ** -(0.5**13) - 1e-5 <= sigma / largest(matrix) <= 1 + 1e-6
 
 
 def test_the_vectors_find_a_direction_that_overtakes_the_first():
@@ -73,7 +88,7 @@ def test_the_vectors_find_a_direction_that_overtakes_the_first():
     random = np.random.default_rng(0)
     left, right = np.linalg.qr(random.normal(size=(12, 1)))[0], np.linalg.qr(random.normal(size=(5, 1)))[0]
     layer.kernel.assign(layer.kernel + 5 * left @ right.T)
-    layer.iterate_power()
+    layer.find_vector()
     assert largest(layer.normalized(layer.kernel)) == pytest.approx(1, abs=1e-5)
 
 
@@ -100,7 +115,7 @@ def test_the_gradient_flows_through_sigma_with_its_vectors_held(which):
     found = tape.gradient(value, layer.kernel.value)
 
     w = layer.kernel.numpy().reshape(-1, layer.kernel.shape[-1])
-    g, u = slope.reshape(w.shape), layer.vectors.numpy()[:, 0]
+    g, u = slope.reshape(w.shape), layer.vector.numpy()
     v = w @ u / np.linalg.norm(w @ u)
     sigma = v @ w @ u
     expected = (g - (g * w / sigma).sum() * np.outer(v, u)) / sigma
@@ -122,7 +137,7 @@ def test_half_precision_divides_in_full(policy):
         half = tf.cast(tf.convert_to_tensor(layer.kernel), layer.compute_dtype)
         assert layer.normalized(half).dtype == layer.compute_dtype
         assert largest(tf.cast(layer.normalized(half), "float32")) == pytest.approx(1, abs=4e-3)
-        assert layer.vectors.dtype == "float32"
+        assert layer.vector.dtype == "float32"
 
 
 def test_it_is_saved_and_exported(tmp_path):
@@ -144,5 +159,5 @@ def test_a_kernel_that_is_not_a_number_ends_nothing_and_shows():
     layer = SpectralDense(5)
     layer.build((None, 12))
     layer.kernel.assign(np.full((12, 5), np.nan))
-    layer.iterate_power()
+    layer.find_vector()
     assert np.isnan(layer(np.ones((1, 12), "float32"))).all()
