@@ -117,7 +117,8 @@ _RECIPES: dict[str, Mapping[str, Any]] = {
         "ada_target": 0.6,
     },
 }
-# And a wider generator, as the published one ends in 8 filters at 64 pixels, with a discriminator quick enough for it.
+# And a wider generator, as the published one ends in 8 filters at 64 pixels, with a discriminator that keeps
+# up with it.
 _DCGAN_RECIPES = {
     **_RECIPES,
     "few-shot": {**_RECIPES["few-shot"], "generator_width": 2.0, "discriminator_learning_rate": 4e-4},

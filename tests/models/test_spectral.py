@@ -9,7 +9,13 @@ import tensorflow as tf
 
 from petgan.models import build
 from petgan.models.layers import plain
-from petgan.models.spectral import Spectral, SpectralConv2D, SpectralDense, find_vectors, first_right_singular_vector
+from petgan.models.spectral import (
+    Spectral,
+    SpectralConv2D,
+    SpectralDense,
+    find_vectors,
+    first_right_singular_vector,
+)
 
 
 def spectral_layers(model):
@@ -71,7 +77,7 @@ def test_in_training_too():
 @pytest.mark.parametrize("second", [0.0, 0.9, 0.999, 0.9999, 1.0])
 @pytest.mark.parametrize("units", [1, 3, 512])
 def test_sigma_is_found_within_its_bound_whatever_the_singular_values_are(units, second):
-    """One above many alike, in directions that no column prefers: the hardest case for the bound."""
+    """One above many alike, in directions that no column prefers: a hard case for the bound."""
     random = np.random.default_rng(units)
     left, right = (np.linalg.qr(random.normal(size=(n, units)))[0] for n in (600, units))
     values = np.full(units, second)
@@ -81,6 +87,11 @@ def test_sigma_is_found_within_its_bound_whatever_the_singular_values_are(units,
     sigma = np.linalg.norm(matrix.numpy().astype(np.float64) @ u.numpy())
     assert np.linalg.norm(u) == pytest.approx(1, abs=1e-6)
     assert units ** -(0.5**13) - 1e-5 <= sigma / largest(matrix) <= 1 + 1e-6
+
+
+def test_a_unit_without_weights_is_no_start():
+    u = first_right_singular_vector(tf.constant(np.diag([0.0, 0.5, 1.0]), tf.float32))
+    assert np.abs(u) == pytest.approx([0, 0, 1], abs=1e-6)
 
 
 def test_the_vectors_find_a_direction_that_overtakes_the_first():
