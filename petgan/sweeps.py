@@ -308,6 +308,11 @@ def _normal(key: str, value: Any) -> Any:
             if quirk not in known:
                 raise ConfigError("there is no such quirk", value=quirk, allowed=known)
         return value if isinstance(value, list) else [value]
+    if key == "recipe":  # a preset need not have those of another
+        recipes = list(dict.fromkeys(recipe for name in PRESETS for recipe in PRESETS[name].recipes))
+        if value not in recipes:
+            raise ConfigError("there is no such recipe", value=value, allowed=recipes)
+        return value
     taker = next(name for name in PRESETS if key in fields_of(name))
     values = {"preset": taker, "image_size": UNKNOWN_IMAGE_SIZE, key: value}
     if key in _BETAS:

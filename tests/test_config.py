@@ -122,6 +122,8 @@ def test_a_recipe_sets_several_fields_and_what_is_given_wins():
     values = {"preset": "dcgan", "image_size": 16}
     few = resolve_point({**values, "recipe": "few-shot"})
     assert (few.recipe, few.augment, few.ada_target) == ("few-shot", "auto", 0.6)
+    pet = resolve_point({**values, "recipe": "few-shot-pet"})
+    assert (pet.augment, pet.ada_target, pet.beta_1, pet.discriminator_width) == ("none", None, 0, 0.5)
     stable = {**values, "recipe": "stable"}
     assert (resolve_point(stable).optimizer, resolve_point(stable).beta_1) == ("adam", 0.5)
     own = resolve_point({**stable, "learning_rate": 1e-5, "optimizer": "rmsprop"})

@@ -322,6 +322,16 @@ def test_a_preset_without_noise_and_critic_stands_beside_others(load):
         load("name: g\nsweeps:\n  - {name: s, preset: ddpm, product: {latent_size: [8, 16]}}\n")
 
 
+def test_an_axis_of_recipes_takes_those_of_its_preset(load):
+    text = "name: g\nsweeps:\n  - {name: s, preset: %s, product: {recipe: [thesis, %s]}}\n"
+    grid = load(text % ("dcgan", "few-shot-pet"))
+    assert set(points(grid, "preset", "recipe")) == {("dcgan", "thesis"), ("dcgan", "few-shot-pet")}
+    with pytest.raises(ConfigError, match="preset gan has no such recipe.*few-shot-pet"):
+        load(text % ("gan", "few-shot-pet"))
+    with pytest.raises(ConfigError, match="no such recipe.*'many'; allowed: thesis, stable, few-shot"):
+        load(text % ("dcgan", "many"))
+
+
 def test_grids_that_come_with_petgan_are_found_by_name():
     assert grid_file("demo.yaml").samefile(GRIDS / "demo.yaml")
     allowed = "demo-beyond.yaml, demo-transfer.yaml, demo.yaml"

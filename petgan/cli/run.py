@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     new.add_argument("--into", type=Path, metavar="DIR", help="the run folder to make")
     new.add_argument("--preset", help=", ".join(PRESETS))
-    new.add_argument("--recipe", help="thesis (default), stable or few-shot: sets several settings together")
+    new.add_argument(
+        "--recipe", help="thesis (default), stable, few-shot, few-shot-pet: sets several settings together"
+    )
     new.add_argument("--steps", type=int, help="generator updates (default: 4000)")
     new.add_argument("--seed", type=int, help="default: 0")
     new.add_argument(

@@ -50,6 +50,7 @@ OTHERS: dict[str, dict[str, object]] = {
     "ddpm": {"preset": "ddpm"},
     "cut": {"preset": "cut"},
     "few-shot": {"preset": "dcgan", "recipe": "few-shot", "ada_target": 0.1, "minibatch_std": True},
+    "few-shot-pet": {"preset": "dcgan", "recipe": "few-shot-pet"},
     "stable": {"preset": "dcgan", "recipe": "stable", "r1_weight": 1.0, "lecam_weight": 0.1},
     "penalty": {"preset": "wgan-gp", "n_critic": 1, "normalization": "layer", "minibatch_std": True},
 }

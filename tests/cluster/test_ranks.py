@@ -73,7 +73,7 @@ def test_so_they_do_for_every_other_preset_and_recipe(cluster):
     assert ended.returncode == 0, ended.stdout
     found = json.loads(next(line for line in ended.stdout.splitlines() if line.startswith("{")))
     assert found.pop("ranks") == 4
-    assert set(found) == {"pggan", "srgan", "ddpm", "cut", "few-shot", "stable", "penalty"}
+    assert set(found) == {"pggan", "srgan", "ddpm", "cut", "few-shot", "few-shot-pet", "stable", "penalty"}
     assert max(found.values()) < 1e-6, found
 
 
