@@ -118,8 +118,8 @@ _RECIPES: dict[str, Mapping[str, Any]] = {
     },
 }
 # And a wider generator, as the published one ends in 8 filters at 64 pixels, with a discriminator that keeps
-# up with it. PET is simpler, and may not be moved: with momentum the two circle for a thousand steps, without
-# it the discriminator soon knows the images, unless it is small and both slow down early.
+# up with it. Images of PET may not be moved (`petgan.policies`): with momentum the two seem to circle,
+# without it the discriminator soon knows the images, unless it is narrow; both slow down early.
 _DCGAN_RECIPES = {
     **_RECIPES,
     "few-shot": {**_RECIPES["few-shot"], "generator_width": 2.0, "discriminator_learning_rate": 4e-4},
