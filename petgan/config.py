@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
@@ -24,6 +25,8 @@ from pydantic import (
 from petgan.errors import ConfigError, DatasetError
 from petgan.policies import ENLARGEMENTS, normal_policy
 from petgan.presets import PRESETS
+
+logger = logging.getLogger(__name__)
 
 RESULT_VERSION = 9  # raised whenever the same point gives other weights than before
 CONFIG_SCHEMA: Literal[1] = 1
@@ -388,8 +391,11 @@ def source_of(point: Point, source: DatasetRef | None) -> DatasetRef | None:
     return source if PRESETS[point.preset].shown == "source" else None
 
 
-def check_source(points: Sequence[Point], dataset: DatasetRef, source: DatasetRef | None) -> None:
-    """Compare a source of images to translate with what these points need.
+def check_datasets(points: Sequence[Point], dataset: DatasetRef, source: DatasetRef | None) -> None:
+    """Compare the datasets with what these points need.
+
+    Where a recipe has a sister for the dataset's modality, as ``few-shot`` has ``few-shot-pet``, which none
+    of the points takes, a warning names it.
 
     Raises
     ------
@@ -398,6 +404,14 @@ def check_source(points: Sequence[Point], dataset: DatasetRef, source: DatasetRe
     DatasetError
         If its images have another size than those of `dataset`.
     """
+    recipes = {(point.preset, point.recipe) for point in points}
+    for preset, recipe in sorted(recipes):
+        sister = f"{recipe}-{dataset.modality}"
+        if sister in PRESETS[preset].recipes and (preset, sister) not in recipes:
+            logger.warning(
+                "recipe %s of %s is for images of %s, %s is not: take that one, or both to compare",
+                *(sister, preset, dataset.modality, recipe),
+            )
     takers = [point.preset for point in points if PRESETS[point.preset].shown == "source"]
     if takers and source is None:
         raise ConfigError(

@@ -35,7 +35,7 @@ from petgan.config import (
     OnTrouble,
     Point,
     Resources,
-    check_source,
+    check_datasets,
     resolve_point,
     run_id,
     source_of,
@@ -231,7 +231,7 @@ def expand(
             points.append(GridPoint(None, point, sweeps, source=source_of(point, source)))
     if dataset is None:
         return points
-    check_source([point.point for point in points], dataset, source)
+    check_datasets([point.point for point in points], dataset, source)
     return [point.named(dataset) for point in points]
 
 

@@ -107,6 +107,21 @@ def test_a_source_that_is_missing_or_cannot_be_used_is_refused(load, text, sourc
         expand(load(text), DATASET, source)
 
 
+@pytest.mark.parametrize(
+    ("recipes", "dataset", "warned"),
+    [
+        ("[few-shot]", DATASET, True),
+        ("[thesis]", DATASET, False),
+        ("[few-shot-pet]", DATASET, False),
+        ("[few-shot]", SOURCE, False),
+        ("[few-shot, few-shot-pet]", DATASET, False),
+    ],
+)
+def test_a_recipe_with_a_sister_for_these_images_names_it(load, caplog, recipes, dataset, warned):
+    expand(load(f"name: g\nsweeps: [{{name: s, preset: dcgan, product: {{recipe: {recipes}}}}}]\n"), dataset)
+    assert ("recipe few-shot-pet of dcgan is for images of pet, few-shot is not" in caplog.text) == warned
+
+
 def test_product_is_every_combination(load):
     grid = load(sweep("product: {dropout: [0.1, 0.2, 0.3], batch_size: [4, 8], optimizer: [adam, sgd]}"))
     expected = set(itertools.product((0.1, 0.2, 0.3), (4, 8), ("adam", "sgd")))

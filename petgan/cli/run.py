@@ -28,7 +28,7 @@ import yaml
 import petgan
 from petgan.cli.experiments import reference_of
 from petgan.cli.output import progress_bar
-from petgan.config import Resources, RunConfig, check_source, resolve_point, run_id
+from petgan.config import Resources, RunConfig, check_datasets, resolve_point, run_id
 from petgan.errors import EXIT_INTERRUPTED, ConfigError, InputError, PetganError, RunBusyError
 from petgan.launch import worker_command
 from petgan.presets import PRESETS
@@ -121,7 +121,7 @@ def _make_folder(args: argparse.Namespace) -> Path:
         values["init_from"] = str(start.resolve())
         values["init_digest"] = file_digest(values["init_from"])
     point = resolve_point(values)
-    check_source([point], dataset, source)
+    check_datasets([point], dataset, source)
     resources = Resources(cpus=len(os.sched_getaffinity(0)))
     config = RunConfig(
         run_id=run_id(point, dataset.digest, source.digest if source else None),
