@@ -252,7 +252,9 @@ def _held_at_once(ops: list[Any]) -> float:
         of_data[op] = op.type == "Placeholder" or (
             op.type != "ReadVariableOp" and any(of_data[source] for source in before)
         )
-        passes[op] = max([op.name.count("gradient_tape"), *(passes[source] for source in before)])
+        # Swish computes its sigmoid once more, from forward tensors alone, but not before a slope is there.
+        after = [s for s in op.control_inputs if s in passes and "gradient_tape" in s.name]
+        passes[op] = max([op.name.count("gradient_tape"), *(passes[source] for source in [*before, *after])])
         for tensor in op.inputs:
             while tensor.op.type in ("Reshape", "Identity", "IdentityN", "ExpandDims", "Squeeze"):
                 tensor = tensor.op.inputs[tensor.value_index]  # the same memory

@@ -394,8 +394,8 @@ def source_of(point: Point, source: DatasetRef | None) -> DatasetRef | None:
 def check_datasets(points: Sequence[Point], dataset: DatasetRef, source: DatasetRef | None) -> None:
     """Compare the datasets with what these points need.
 
-    Where a recipe has a sister for the dataset's modality, as ``few-shot`` has ``few-shot-pet``, which none
-    of the points takes, a warning names it.
+    Where points take a recipe that has a variant for the dataset's modality (``few-shot-pet`` for PET), and
+    none takes the variant, a warning names it.
 
     Raises
     ------
@@ -404,14 +404,11 @@ def check_datasets(points: Sequence[Point], dataset: DatasetRef, source: Dataset
     DatasetError
         If its images have another size than those of `dataset`.
     """
-    recipes = {(point.preset, point.recipe) for point in points}
-    for preset, recipe in sorted(recipes):
-        sister = f"{recipe}-{dataset.modality}"
-        if sister in PRESETS[preset].recipes and (preset, sister) not in recipes:
-            logger.warning(
-                "recipe %s of %s is for images of %s, %s is not: take that one, or both to compare",
-                *(sister, preset, dataset.modality, recipe),
-            )
+    _check_source(points, dataset, source)
+    _name_variants(points, dataset.modality)
+
+
+def _check_source(points: Sequence[Point], dataset: DatasetRef, source: DatasetRef | None) -> None:
     takers = [point.preset for point in points if PRESETS[point.preset].shown == "source"]
     if takers and source is None:
         raise ConfigError(
@@ -432,6 +429,17 @@ def check_datasets(points: Sequence[Point], dataset: DatasetRef, source: Dataset
             value=source.image_size,
             allowed=[dataset.image_size],
         )
+
+
+def _name_variants(points: Sequence[Point], modality: str) -> None:
+    recipes = {(point.preset, point.recipe) for point in points}
+    for preset, recipe in sorted(recipes):
+        variant = f"{recipe}-{modality}"
+        if variant in PRESETS[preset].recipes and (preset, variant) not in recipes:
+            logger.warning(
+                "recipe %s of %s is for images of %s, rather than %s: take that one, or compare the two",
+                *(variant, preset, modality, recipe),
+            )
 
 
 def run_id(point: Point, dataset_digest: str, source_digest: str | None = None) -> str:

@@ -167,6 +167,28 @@ def test_held_memory_is_what_backward_passes_take_from_forward_ones(monkeypatch,
         assert held * 1e9 == pytest.approx(2 * images + 3 * hidden + 2 * scores)
 
 
+def test_held_memory_has_what_a_backward_pass_computes_again_from(monkeypatch):
+    import tensorflow as tf
+
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    from training import counted
+
+    n, units = 6, 50
+    first, second = tf.Variable(tf.ones((3, units))), tf.Variable(tf.ones((units, 1)))
+    x = tf.Variable(tf.ones((n, 3)))
+
+    def update(step):
+        with tf.GradientTape() as tape:
+            images = x * tf.cast(step, tf.float32)
+            value = tf.reduce_sum((tf.nn.silu(images @ first) @ second) ** 2)
+        for variable, slope in zip((first, second), tape.gradient(value, (first, second)), strict=True):
+            variable.assign_sub(slope)
+
+    _, held = counted(update)
+    images, hidden, scores = 4 * n * 3, 4 * n * units, 4 * n
+    assert held * 1e9 == pytest.approx(images + 2 * hidden + scores)  # before and after swish
+
+
 @pytest.mark.slow
 def test_recipes_are_compared_seed_by_seed_along_their_training(make_dataset, make_run, tmp_path):
     import keras

@@ -117,9 +117,11 @@ def test_a_source_that_is_missing_or_cannot_be_used_is_refused(load, text, sourc
         ("[few-shot, few-shot-pet]", DATASET, False),
     ],
 )
-def test_a_recipe_with_a_sister_for_these_images_names_it(load, caplog, recipes, dataset, warned):
+def test_a_recipe_with_a_variant_for_these_images_names_it(load, caplog, recipes, dataset, warned):
     expand(load(f"name: g\nsweeps: [{{name: s, preset: dcgan, product: {{recipe: {recipes}}}}}]\n"), dataset)
-    assert ("recipe few-shot-pet of dcgan is for images of pet, few-shot is not" in caplog.text) == warned
+    assert (
+        "recipe few-shot-pet of dcgan is for images of pet, rather than few-shot" in caplog.text
+    ) == warned
 
 
 def test_product_is_every_combination(load):

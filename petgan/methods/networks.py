@@ -110,7 +110,8 @@ def averaged_copy(model: keras.Model) -> keras.Model:
         return type(layer).from_config({**layer.get_config(), "dtype": layer.variable_dtype})
 
     copy = keras.models.clone_model(model, clone_function=layer_of)
-    copy.set_weights(model.get_weights())
+    for own, weight in zip(copy.weights, model.weights, strict=True):
+        own.assign(weight)  # the same memory until one is updated; set_weights makes copies on the way
     return copy
 
 
