@@ -136,8 +136,19 @@ def test_training_against_the_notebook_and_the_matrix_rate(tmp_path):
     assert (tmp_path / "training.png").stat().st_size > 0
 
 
-@pytest.mark.parametrize("penalized", [False, True])
-def test_held_memory_is_what_backward_passes_take_from_forward_ones(monkeypatch, penalized):
+@pytest.mark.parametrize(
+    ("activation", "penalized", "images", "hidden", "scores"),
+    [
+        ("tanh", False, 1, 1, 1),
+        # And the gradients by scores, by hidden units before and behind tanh, and by images.
+        ("tanh", True, 2, 3, 2),
+        # Before and after it: its backward pass computes the sigmoid once more.
+        ("silu", False, 1, 2, 1),
+    ],
+)
+def test_held_memory_is_what_backward_passes_take_from_forward_ones(
+    monkeypatch, activation, penalized, images, hidden, scores
+):
     import tensorflow as tf
 
     monkeypatch.syspath_prepend(BENCHMARKS)
@@ -149,44 +160,17 @@ def test_held_memory_is_what_backward_passes_take_from_forward_ones(monkeypatch,
 
     def update(step):
         with tf.GradientTape() as tape:
-            images = x * tf.cast(step, tf.float32)
+            shown = x * tf.cast(step, tf.float32)
             with tf.GradientTape() as inner:
-                inner.watch(images)
-                hidden = tf.tanh(images @ first)
-                value = tf.reduce_sum((hidden @ second) ** 2)
+                inner.watch(shown)
+                value = tf.reduce_sum((getattr(tf.nn, activation)(shown @ first) @ second) ** 2)
             if penalized:
-                value = tf.reduce_sum(inner.gradient(value, images) ** 2)
+                value = tf.reduce_sum(inner.gradient(value, shown) ** 2)
         for variable, slope in zip((first, second), tape.gradient(value, (first, second)), strict=True):
             variable.assign_sub(slope)
 
     _, held = counted(update)
-    images, hidden, scores = 4 * n * 3, 4 * n * units, 4 * n
-    if not penalized:
-        assert held * 1e9 == pytest.approx(images + hidden + scores)
-    else:  # and the gradients by scores, by hidden units before and behind tanh, and by images
-        assert held * 1e9 == pytest.approx(2 * images + 3 * hidden + 2 * scores)
-
-
-def test_held_memory_has_what_a_backward_pass_computes_again_from(monkeypatch):
-    import tensorflow as tf
-
-    monkeypatch.syspath_prepend(BENCHMARKS)
-    from training import counted
-
-    n, units = 6, 50
-    first, second = tf.Variable(tf.ones((3, units))), tf.Variable(tf.ones((units, 1)))
-    x = tf.Variable(tf.ones((n, 3)))
-
-    def update(step):
-        with tf.GradientTape() as tape:
-            images = x * tf.cast(step, tf.float32)
-            value = tf.reduce_sum((tf.nn.silu(images @ first) @ second) ** 2)
-        for variable, slope in zip((first, second), tape.gradient(value, (first, second)), strict=True):
-            variable.assign_sub(slope)
-
-    _, held = counted(update)
-    images, hidden, scores = 4 * n * 3, 4 * n * units, 4 * n
-    assert held * 1e9 == pytest.approx(images + 2 * hidden + scores)  # before and after swish
+    assert held * 1e9 == pytest.approx(4 * n * (3 * images + units * hidden + scores))
 
 
 @pytest.mark.slow
