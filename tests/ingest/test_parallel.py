@@ -165,11 +165,13 @@ def test_leaving_early_does_not_wait_for_the_tasks():
     assert time.monotonic() - start < 30
 
 
+# A shell's background jobs, and so the tests in one, begin with Ctrl-C ignored.
 INTERRUPTED = """
-import sys, time
+import signal
 from petgan.ingest.parallel import worker_pool
 from ingest.test_parallel import act
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with worker_pool(2) as run_all:
         for result in run_all(act, [("good",), *[("wait", 60)] * 6]):
             print(result, flush=True)
