@@ -7,9 +7,9 @@ second that the discriminator sees, the rate of the step's convolutions and matr
 matrix products in the same processes, and how many times the steps of the notebook loop: ``predict``
 and ``train_on_batch`` twice, or Keras' published WGAN-GP.
 
-Peak memory is what the process takes beyond what it has after an update at 32 pixels, batch 2: resident
-memory, or the GPU's. Held is what backward passes take from forward ones, the weights, the optimizers'
-state and the largest set of gradients.
+Peak memory is what the process takes in two updates, beyond what TensorFlow, Horovod and an update's graph
+take in another one: resident memory, or what TensorFlow has given out of the GPU's. Held is what backward
+passes take from forward ones, the weights, the optimizers' state and the largest set of gradients.
 
 Each figure is of a process of its own; petgan and the notebook take turns, and medians are printed. All
 use the same cores: several ranks share them. Ranks need Horovod: give the command in the image,
@@ -44,7 +44,7 @@ from petgan.worker import import_quietly, use_cpus
 
 BLOCKS = 3
 MATRIX, GPU_MATRIX = 2048, 8192
-TRAINING_IMAGES = 256
+TRAINING_IMAGES = 64
 CORES = len(os.sched_getaffinity(0))
 COLUMNS = (
     "preset", "pixels", "ranks", "steps/s", "images/s", "TFLOP a step", "GFLOP/s", "matrix GFLOP/s", "share",
@@ -86,7 +86,10 @@ def measured(preset: str, size: int, args: argparse.Namespace) -> list[dict[str,
     found: dict[Any, list[dict[str, float]]] = {}
     for _ in range(args.rounds):
         for ranks in args.ranks:
-            found.setdefault(ranks, []).append(in_processes("petgan", ranks, preset, size, args))
+            least = argparse.Namespace(**{**vars(args), "batch_size": 2 * ranks})
+            before = in_processes("small", ranks, preset, 32, least)
+            ours = in_processes("petgan", ranks, preset, size, args)
+            found.setdefault(ranks, []).append({**ours, "peak_gb": ours["peak_gb"] - before["memory_gb"]})
         if preset in NOTEBOOKS:
             found.setdefault("notebook", []).append(in_processes("notebook", 1, preset, size, args))
     middle = {
@@ -155,11 +158,44 @@ def in_processes(
 # --- in a process of its own --------------------------------------------------------------------
 
 
+def small(args: argparse.Namespace) -> dict[str, float]:
+    """Memory after an update of little, less what its networks take of it."""
+    steps, _, networks, ranks = made(args)
+    steps(1)
+    memory = memory_gb("current", "VmRSS:") - weights_gb(networks)
+    ranks.close()
+    return {"memory_gb": memory}
+
+
 def petgan(args: argparse.Namespace) -> dict[str, float]:
+    steps, update, networks, ranks = made(args)
+    steps(2)
+    peak = memory_gb("peak", "VmHWM:")  # before the matrices' own
+    # All ranks have to carry out equally many updates: the first of them says how many.
+    seconds, matrix = timed(
+        steps, args.block_seconds, args.compute_dtype, lambda mine: ranks.first_does(lambda: mine)
+    )
+    gflop, activations = counted(update)
+    gradients = 4e-9 * max(
+        sum(np.prod(v.shape) for v in model.trainable_variables)
+        for model in networks.values()
+        if hasattr(model, "trainable_variables") and hasattr(model, "layers")
+    )
+    ranks.close()
+    return {
+        "seconds": seconds,
+        "matrix": matrix * ranks.ranks,
+        "gflop": gflop * ranks.ranks,
+        "peak_gb": peak,
+        "held_gb": activations + weights_gb(networks) + gradients,
+    }
+
+
+def made(args: argparse.Namespace) -> tuple[Callable[[int], None], Callable[..., Any], dict[str, Any], Any]:
+    """The function that carries out a number of updates, one update, its networks and the ranks."""
     from petgan.distributed import join
     from petgan.methods import method_of
     from petgan.methods.feed import Data
-    from petgan.methods.networks import variables_of
     from petgan.place import Place
     from petgan.trainer import compiles, in_one_call
 
@@ -168,13 +204,9 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
     point = point_of(args.presets[0], args.sizes[0], args)
     method = method_of(point.preset)
     ranks = join(place, {}, None, lambda: False)
-    # What TensorFlow and Horovod take for themselves, whatever they train, is no memory of this training.
-    small = point_of(point.preset, 32, args, batch_size=2 * place.ranks)
-    data = Data(images_of(small), source=images_of(small))
-    in_one_call(method.make_update(small, method.make_networks(small), data, ranks))(small.steps - 1, 1)
-    before = memory_gb("current", "VmRSS:")
     networks = method.make_networks(point)
-    data = Data(images_of(point), source=images_of(point))
+    source = images_of(point) if PRESETS[point.preset].shown == "source" else None
+    data = Data(images_of(point), source=source)
     update = method.make_update(point, networks, data, ranks)
     # A network that grows has its full size in the end.
     updates, count = in_one_call(update, compiles(data, ranks)), itertools.count(point.steps - 1)
@@ -184,26 +216,14 @@ def petgan(args: argparse.Namespace) -> dict[str, float]:
             metrics = updates(step, 1)
         float(metrics["g_loss"][0])
 
-    # All ranks have to carry out equally many updates: the first of them says how many.
-    seconds, matrix = timed(
-        steps, args.block_seconds, point.compute_dtype, lambda mine: ranks.first_does(lambda: mine)
-    )
-    peak = memory_gb("peak", "VmHWM:") - before
-    gflop, activations = counted(update)
-    weights = sum(4e-9 * np.prod(v.shape) for part in networks.values() for v in variables_of(part))
-    gradients = 4e-9 * max(
-        sum(np.prod(v.shape) for v in model.trainable_variables)
-        for model in networks.values()
-        if hasattr(model, "trainable_variables") and hasattr(model, "layers")
-    )
-    ranks.close()
-    return {
-        "seconds": seconds,
-        "matrix": matrix * place.ranks,
-        "gflop": gflop * place.ranks,
-        "peak_gb": peak,
-        "held_gb": activations + weights + gradients,
-    }
+    return steps, update, networks, ranks
+
+
+def weights_gb(networks: dict[str, Any]) -> float:
+    """Of networks, averages and the optimizers' state."""
+    from petgan.methods.networks import variables_of
+
+    return sum(4e-9 * float(np.prod(v.shape)) for part in networks.values() for v in variables_of(part))
 
 
 def counted(update: Callable[..., Any]) -> tuple[float, float]:
@@ -387,7 +407,7 @@ NOTEBOOKS = {
     "wgan": custom_train_step,
     "wgan-gp": custom_train_step,
 }
-CHILDREN = {"petgan": petgan, "notebook": notebook}
+CHILDREN = {"small": small, "petgan": petgan, "notebook": notebook}
 
 
 def timed(
@@ -426,11 +446,11 @@ def matrix_gflops(compute_dtype: str) -> float:
     return number * 2e-9 * size**3 / (time.perf_counter() - start)
 
 
-def point_of(preset: str, size: int, args: argparse.Namespace, batch_size: int | None = None) -> Point:
+def point_of(preset: str, size: int, args: argparse.Namespace) -> Point:
     values = {
         "preset": preset,
         "image_size": size,
-        "batch_size": batch_size or args.batch_size,
+        "batch_size": args.batch_size,
         "compute_dtype": args.compute_dtype,
     }
     return resolve_point(values)

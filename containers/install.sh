@@ -10,6 +10,8 @@ here=/mnt/containers
 python=/opt/petgan/python/bin/python
 packages=/opt/petgan/python/lib/python3.11/site-packages
 build_packages=(g++ cmake make python3-venv)
+packages_to_run=(python3)
+[ "$kind" = gpu ] || packages_to_run+=(libtcmalloc-minimal4)
 
 export DEBIAN_FRONTEND=noninteractive PIP_CONFIG_FILE=/mnt/pip.conf PIP_NO_CACHE_DIR=1 PIP_ROOT_USER_ACTION=ignore
 export APT_CONFIG=/mnt/apt.conf LC_ALL=C.UTF-8
@@ -23,7 +25,7 @@ say() { echo "$(date +%T) $*"; }
 
 say "Debian packages"
 apt-get -qq update
-apt-get -qq install -y --no-install-recommends python3 "${build_packages[@]}" >/dev/null
+apt-get -qq install -y --no-install-recommends "${packages_to_run[@]}" "${build_packages[@]}" >/dev/null
 
 say "Python packages ($(grep -c == $here/requirements-"$kind".txt), pinned by version and digest)"
 python3 -m venv /opt/petgan/python

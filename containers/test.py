@@ -49,6 +49,9 @@ def check_packages(kind: str) -> None:
     check(hvd.gloo_built(), "Horovod was built without Gloo")
     check(not hvd.mpi_built(), "Horovod was built with MPI")
     check(bool(hvd.nccl_built()) == (kind == "gpu"), f"nccl_built() is {hvd.nccl_built()}")
+    if kind == "cpu":
+        check("libtcmalloc" in Path("/proc/self/maps").read_text(), "TCMalloc is not loaded")
+        check(os.environ.get("TF_ONEDNN_USE_SYSTEM_ALLOCATOR") == "1", "TensorFlow does not use it")
     if kind == "gpu":
         check(tf.test.is_built_with_cuda(), "TensorFlow was built without CUDA")
         load_cuda()
