@@ -95,6 +95,11 @@ def test_the_name_changes_with_what_the_image_is_built_from(place, file):
     assert name(place, "cpu") != before
 
 
+def test_the_documentation_names_the_allocators_variables_as_the_image_has_them():
+    [line] = re.findall("export LD_PRELOAD.*", (CONTAINERS / "petgan-cpu.def").read_text())
+    assert line in (ROOT / "docs" / "training.md").read_text()
+
+
 def test_the_name_changes_with_weights_and_with_petgans_version(place):
     weights = place / "w.h5"
     weights.write_bytes(b"one")
